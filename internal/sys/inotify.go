@@ -1,0 +1,61 @@
+package sys
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// InotifyEvent is one struct inotify_event. Name is "" for events of the directory itself.
+type InotifyEvent struct {
+	Watch int32 // watch descriptor, -1 for IN_Q_OVERFLOW
+	Mask  uint32
+	Name  string
+}
+
+// InotifyInit is inotify_init1(2), not blocking.
+func InotifyInit() (int, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	return fd, wrap("inotify_init1", err)
+}
+
+// InotifyAdd watches a directory. A directory that is watched already, under whatever path, gives the same watch descriptor.
+func InotifyAdd(fd int, dir string, mask uint32) (int32, error) {
+	wd, err := ignoringEINTRInt(func() (int, error) { return unix.InotifyAddWatch(fd, dir, mask|unix.IN_ONLYDIR) })
+	return int32(wd), wrap("inotify_add_watch", err)
+}
+
+// InotifyRemove ends a watch. Events that are queued already are still read.
+func InotifyRemove(fd int, wd int32) error {
+	_, err := unix.InotifyRmWatch(fd, uint32(wd))
+	return wrap("inotify_rm_watch", err)
+}
+
+// InotifyRead appends what is queued, up to one buffer full, and tells whether there may be more.
+func InotifyRead(fd int, buf []byte, events []InotifyEvent) (_ []InotifyEvent, more bool, err error) {
+	n, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })
+	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: nothing is queued
+		return events, false, nil
+	}
+	if err != nil {
+		return events, false, wrap("read", err)
+	}
+	for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
+		if size > len(b) {
+			break
+		}
+		name := b[unix.SizeofInotifyEvent:size]
+		if i := bytes.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
+		}
+		events = append(events, InotifyEvent{
+			Watch: int32(binary.NativeEndian.Uint32(b)),
+			Mask:  binary.NativeEndian.Uint32(b[4:]),
+			Name:  string(name),
+		})
+		b = b[size:]
+	}
+	return events, true, nil
+}
