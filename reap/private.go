@@ -1,0 +1,26 @@
+package reap
+
+import (
+	"crypto/rand"
+	"strings"
+)
+
+// privatePrefix begins the names under which a file is for the moment of its removal.
+const privatePrefix = ".sockwatch-"
+
+const (
+	privateShortest = 16 // bytes: enough random ones to find a free name at once
+	privateLongest  = len(privatePrefix) + 26
+)
+
+// privateName makes a name to rename the entry called name to. It is no longer than that one, from 16 bytes on: on a full
+// disk a longer name can fail with ENOSPC where unlink(2) would work.
+func privateName(name string) string {
+	return absentName()[:min(max(len(name), privateShortest), privateLongest)]
+}
+
+// absentName makes a name that no entry has: 128 random bits, not to be guessed.
+func absentName() string { return privatePrefix + rand.Text() }
+
+// IsPrivate tells whether a base name is one that a removal uses for a moment. Listings leave such names out.
+func IsPrivate(base string) bool { return strings.HasPrefix(base, privatePrefix) }
