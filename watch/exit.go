@@ -1,0 +1,246 @@
+package watch
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// now is the time of Events. Durations between two of them are monotonic.
+func now() time.Time { return time.Now() }
+
+// ready is called by the loop when the owner's process has ended, and again when it was reaped.
+func (o *Owner) ready(reaped bool) {
+	w := o.w
+	w.mu.Lock()
+	phase, process := o.phase, o.process
+	w.mu.Unlock()
+	if phase == finished || process == nil {
+		return
+	}
+	if phase == watching {
+		o.died()
+	}
+	if o.learnExit(reaped) {
+		w.mu.Lock()
+		o.forget()
+		w.settledIfDone(o)
+		w.mu.Unlock()
+	}
+}
+
+// died settles the claims of an owner whose end was just reported.
+func (o *Owner) died() {
+	w, at := o.w, now()
+	w.mu.Lock()
+	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.file == nil })
+	w.mu.Unlock()
+	if expecting {
+		w.readInotify() // what appeared before the end is queued before it
+	}
+	exit := o.process.Exit()
+
+	w.mu.Lock()
+	o.phase, o.exit, o.exitAt = dead, exit, at
+	claims := slices.Clone(o.claims)
+	w.mu.Unlock()
+
+	results := make([]reap.Result, len(claims))
+	for i, c := range claims {
+		results[i] = w.attempt(c)
+	}
+	guessed := o.guess()
+	info, err := o.process.Info()
+
+	w.mu.Lock()
+	if err == nil {
+		o.comm = info.Comm // it may have executed another program since it was added
+	}
+	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
+	closeOnce(o.exited)
+	w.mu.Unlock()
+	for i, c := range claims {
+		w.conclude(c, results[i], at)
+	}
+	w.settle(o, guessed, at)
+	w.retryUnseen()
+}
+
+// settle tries to remove claims of an owner that died at the given time.
+func (w *Watcher) settle(o *Owner, claims []*Claim, at time.Time) {
+	for _, c := range claims {
+		w.conclude(c, w.attempt(c), at)
+	}
+	w.mu.Lock()
+	w.settledIfDone(o)
+	w.mu.Unlock()
+}
+
+// settledIfDone closes what waits for a dead owner whose claims all have an outcome, and gives the owner up when none
+// of them lives on. The caller holds w.mu and is the loop.
+func (w *Watcher) settledIfDone(o *Owner) {
+	if o.phase != dead || o.open > 0 {
+		return
+	}
+	closeOnce(o.settled)
+	alive := slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.state == armed })
+	if !alive && o.process == nil {
+		o.finish()
+	}
+}
+
+// learnExit finds out how the process ended and tells whether there is nothing more to learn from its descriptor. The
+// status of a process that is not our child is there once its parent has reaped it: wait for that, silent on the zombie.
+func (o *Owner) learnExit(reaped bool) (done bool) {
+	w := o.w
+	if !o.exit.Known && reaped {
+		if exit := o.process.Exit(); exit.Known {
+			w.mu.Lock()
+			o.exit = exit
+			w.emit(Event{Time: now(), Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
+			w.mu.Unlock()
+		}
+	}
+	// Before Linux 6.9, which brought pidfs and its inodes, the reaping is not reported.
+	if o.exit.Known || reaped || o.id.Inode == 0 {
+		return true
+	}
+	if err := sys.EpollMod(w.epfd, int(o.process.Fd()), 0, o.token); err != nil {
+		w.log.Error().Err(err).Stringer("owner", o.id).Msg("wait for the owner to be reaped")
+		return true
+	}
+	return false
+}
+
+// guess claims what the owner's conventions say it may have bound in its bindspaces and nothing else told.
+func (o *Owner) guess() []*Claim {
+	if o.opts == nil {
+		return nil
+	}
+	var guessed []*Claim
+	for _, dir := range o.opts.Bindspaces {
+		for _, convention := range o.opts.Conventions {
+			base, err := convention.Build(o.opts.Name, o.id.PID)
+			if err != nil {
+				continue // without a name there is nothing to build
+			}
+			f, err := reap.Open(filepath.Join(dir, base))
+			if err != nil {
+				continue // a guess: mostly it is not there
+			}
+			if c := o.claimGuess(f); c != nil {
+				guessed = append(guessed, c)
+			}
+		}
+	}
+	return guessed
+}
+
+// claimGuess claims f, which was not known while the owner lived: it is nobody's if alive.
+func (o *Owner) claimGuess(f *reap.File) *Claim {
+	w := o.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil {
+		_ = f.Close()
+		return nil
+	}
+	c := &Claim{owner: o, path: f.Path(), source: SourceConvention, later: &later{final: true}}
+	o.claims = append(o.claims, c)
+	o.open++
+	o.setFile(c, f)
+	w.emitClaim(c)
+	return c
+}
+
+// attempt tries to remove the file of a claim.
+func (w *Watcher) attempt(c *Claim) reap.Result {
+	w.mu.Lock()
+	file, path, state := c.file, c.path, c.state
+	w.mu.Unlock()
+	if state != armed {
+		return reap.Result{Path: path, Err: reap.ErrAborted}
+	}
+	if file == nil {
+		var err error
+		if file, err = reap.Open(path); err != nil {
+			return reap.Unopened(path, err)
+		}
+		w.mu.Lock()
+		c.owner.setFile(c, file)
+		w.mu.Unlock()
+		// Found only now: if it is alive, it is somebody else's.
+		c.later = &later{final: true}
+	}
+	r := file.Remove(reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit})
+	if r.Outcome != reap.OutcomeRemoved && r.Outcome != reap.OutcomeGone {
+		w.mu.Lock()
+		if c.state == committed { // begun, and the file is kept: it can be released again
+			c.state = armed
+		}
+		w.mu.Unlock()
+	}
+	return r
+}
+
+// conclude records the result of an attempt, or has it repeated. at is when the owner, or the last holder, ended.
+func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
+	if errors.Is(r.Err, reap.ErrAborted) {
+		return // released meanwhile
+	}
+	if r.Outcome == reap.OutcomeAlive || transient(r) {
+		if c.later == nil {
+			c.later = &later{}
+		}
+		c.later.since, c.later.step = at, 0
+		w.retries.push(c)
+		return
+	}
+	w.outcome(c, r)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.state != withdrawn {
+		c.state = ended
+	}
+	c.discard()
+}
+
+// transient tells whether a removal failed for want of something that others may give back.
+func transient(r reap.Result) bool {
+	return r.Outcome == reap.OutcomeFailed &&
+		(errors.Is(r.Err, unix.EMFILE) || errors.Is(r.Err, unix.ENFILE) || errors.Is(r.Err, unix.ENOMEM))
+}
+
+// outcome records and tells what became of a claim. Being kept for the same reason once more is no news.
+func (w *Watcher) outcome(c *Claim, r reap.Result) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.state == withdrawn {
+		return
+	}
+	o, first := c.owner, c.result == nil
+	if !first && c.result.Outcome == r.Outcome && c.result.Reason == r.Reason {
+		return
+	}
+	c.result = &r
+	if first {
+		o.open--
+	}
+	e := Event{
+		Time: now(), Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
+		Source: c.source, Result: r,
+	}
+	since := o.exitAt
+	if c.later != nil && c.later.lastHolder != nil {
+		h := c.later.lastHolder
+		e.Owner, e.Comm, e.Exit, since = h.id, h.comm, h.exit, c.later.since
+	}
+	e.AfterExit = e.Time.Sub(since)
+	w.emit(e)
+}

@@ -1,0 +1,235 @@
+package watch
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// holder is a process that has the sockets of claims open whose owner is dead. The claims are handed on to it.
+type holder struct {
+	w       *Watcher
+	id      pidfd.Identity
+	comm    string
+	process *pidfd.Process
+	token   uint64
+	exit    pidfd.Exit
+	claims  map[*Claim]struct{}
+}
+
+// holders finds and keeps holders. It belongs to the loop, but for what the search reads.
+type holders struct {
+	w          *Watcher
+	ctx        context.Context
+	cancel     context.CancelFunc
+	byIdentity map[pidfd.Identity]*holder
+	waiting    []*Claim // to be searched for
+	searching  bool
+}
+
+func (hs *holders) init(w *Watcher) {
+	hs.w = w
+	hs.ctx, hs.cancel = context.WithCancel(context.Background())
+	hs.byIdentity = map[pidfd.Identity]*holder{}
+}
+
+// search looks for the holders of a claim's socket, together with those of all other claims that wait for it: one scan
+// of /proc serves them all. It runs beside the loop, since a scan takes long on a machine with many processes.
+func (w *Watcher) search(c *Claim) {
+	w.holders.waiting = append(w.holders.waiting, c)
+	w.searchNext()
+}
+
+func (w *Watcher) searchNext() {
+	hs := &w.holders
+	if hs.searching || len(hs.waiting) == 0 {
+		return
+	}
+	claims := hs.waiting
+	hs.waiting = nil
+	var files []*reap.File
+	w.mu.Lock()
+	claims = slices.DeleteFunc(claims, func(c *Claim) bool { return c.state != armed })
+	for _, c := range claims {
+		files = append(files, c.file)
+		c.later.searched = true
+	}
+	w.mu.Unlock()
+	if len(claims) == 0 {
+		return
+	}
+	hs.searching = true
+	w.loop.Go(func() {
+		found, err := findHolders(hs.ctx, files)
+		posted := w.post(func() {
+			hs.searching = false
+			if err != nil {
+				w.log.Warn().Err(err).Msg("look for the processes that hold a dead process's sockets")
+			}
+			for i, c := range claims {
+				w.handOn(c, found, i)
+			}
+			found.closeUnused()
+			w.searchNext()
+		})
+		if !posted {
+			found.closeUnused()
+		}
+	})
+}
+
+// candidates are the processes that hold the sockets of some files.
+type candidates struct {
+	processes map[int]*pidfd.Process // by pid
+	used      map[int]bool
+	holders   [][]reap.Holder // by file
+}
+
+func (c *candidates) closeUnused() {
+	for pid, p := range c.processes {
+		if !c.used[pid] {
+			_ = p.Close()
+		}
+	}
+}
+
+// stableScans bounds how often the set of holders is looked at: a fork between two scans makes one more.
+const stableScans = 5
+
+// findHolders finds the processes that hold the sockets of files. A pid that a scan gives may be another process's by
+// the time it is opened; so scan again with the processes open, until nobody is new.
+func findHolders(ctx context.Context, files []*reap.File) (*candidates, error) {
+	found := &candidates{processes: map[int]*pidfd.Process{}, used: map[int]bool{}}
+	for range stableScans {
+		holders, err := reap.HoldersOf(ctx, files)
+		if err != nil {
+			found.holders = make([][]reap.Holder, len(files))
+			return found, err
+		}
+		found.holders = holders
+		pids := map[int]bool{}
+		for _, h := range holders {
+			for _, h := range h {
+				pids[h.PID] = true
+			}
+		}
+		stable := true
+		for pid, p := range found.processes {
+			if exited, err := p.Exited(); exited || err != nil || !pids[pid] {
+				_ = p.Close()
+				delete(found.processes, pid)
+			}
+		}
+		for pid := range pids {
+			if found.processes[pid] != nil {
+				continue
+			}
+			stable = false
+			if p, err := pidfd.Open(pid); err == nil { // else it is gone already: the next scan will not have it
+				found.processes[pid] = p
+			}
+		}
+		if stable {
+			break
+		}
+	}
+	return found, nil
+}
+
+// handOn gives a claim to the processes that hold its socket.
+func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
+	c.later.searched = false
+	w.mu.Lock()
+	if c.state != armed { // released, or settled by another exit, during the search
+		c.discard()
+		w.settledIfDone(c.owner)
+		w.mu.Unlock()
+		return
+	}
+	w.mu.Unlock()
+
+	kept := reap.Result{Path: c.path, Outcome: reap.OutcomeAlive, Reason: reap.ReasonHolder}
+	if c.later.final {
+		if len(found.holders[i]) == 0 {
+			kept.Reason = reap.ReasonHolderNotVisible
+		}
+		w.keep(c, kept)
+		return
+	}
+	for _, h := range found.holders[i] {
+		w.addHolder(c, h, found)
+	}
+	if len(c.later.holders) == 0 {
+		kept.Reason = reap.ReasonHolderNotVisible
+		w.keep(c, kept)
+		return
+	}
+	delete(w.unseen, c)
+	w.outcome(c, kept)
+	w.mu.Lock()
+	w.settledIfDone(c.owner)
+	w.mu.Unlock()
+}
+
+// addHolder makes a process that holds the claim's socket responsible for it.
+func (w *Watcher) addHolder(c *Claim, info reap.Holder, found *candidates) {
+	p := found.processes[info.PID]
+	if p == nil {
+		return
+	}
+	id, err := p.Identity()
+	if err != nil {
+		return
+	}
+	h := w.holders.byIdentity[id]
+	if h == nil {
+		h = &holder{w: w, id: id, comm: info.Comm, process: p, claims: map[*Claim]struct{}{}}
+		w.mu.Lock()
+		h.token, err = w.watchTarget(p.Fd(), h)
+		w.mu.Unlock()
+		if err != nil {
+			w.log.Warn().Err(limit(err)).Stringer("process", id).Msg("watch the holder of a dead process's socket")
+			return
+		}
+		found.used[info.PID] = true
+		w.holders.byIdentity[id] = h
+	}
+	h.claims[c] = struct{}{}
+	c.later.holders = append(c.later.holders, h)
+}
+
+// ready is called by the loop when the holder has ended: its claims are settled now, or handed on once more.
+func (h *holder) ready(bool) {
+	at := now()
+	h.exit = h.process.Exit()
+	claims := slices.Collect(maps.Keys(h.claims))
+	h.w.mu.Lock()
+	for _, c := range claims {
+		h.w.holders.drop(c)
+		c.later.lastHolder = h
+	}
+	h.w.mu.Unlock()
+	for _, c := range claims {
+		h.w.settle(c.owner, []*Claim{c}, at)
+	}
+	h.w.retryUnseen()
+}
+
+// drop ends the responsibility of all holders for a claim, and gives up those that have no other. The caller holds w.mu.
+func (hs *holders) drop(c *Claim) {
+	if c.later == nil {
+		return
+	}
+	for _, h := range c.later.holders {
+		delete(h.claims, c)
+		if len(h.claims) == 0 && hs.byIdentity[h.id] == h {
+			delete(hs.byIdentity, h.id)
+			hs.w.unwatchTarget(h.process.Fd(), h.token)
+			_ = h.process.Close()
+		}
+	}
+	c.later.holders = nil
+}

@@ -1,0 +1,141 @@
+package watch
+
+import (
+	"container/heap"
+	"time"
+
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// later is what a claim needs whose socket outlives its owner.
+type later struct {
+	final    bool      // never handed on: the file was not known while the owner lived
+	since    time.Time // when the owner, or the last holder, ended
+	step     int       // on the ladder, and from its end on the number of back-offs
+	due      time.Time
+	place    int  // in the queue, from 1; 0 when it is not queued
+	searched bool // the search for holders reads its file
+
+	holders    []*holder
+	lastHolder *holder
+}
+
+// A claim that lives and that nobody visible holds is probed again with back-off.
+const (
+	backoffFirst = time.Second
+	backoffLast  = time.Minute
+)
+
+// retryQueue is a heap of claims, by when they are due.
+type retryQueue []*Claim
+
+func (q retryQueue) Len() int           { return len(q) }
+func (q retryQueue) Less(i, j int) bool { return q[i].later.due.Before(q[j].later.due) }
+func (q retryQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].later.place, q[j].later.place = i+1, j+1
+}
+
+// Push and Pop are for package heap.
+func (q *retryQueue) Push(x any) {
+	c := x.(*Claim)
+	*q = append(*q, c)
+	c.later.place = len(*q)
+}
+
+// Pop is Push's counterpart.
+func (q *retryQueue) Pop() any {
+	last := len(*q) - 1
+	c := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	c.later.place = 0
+	return c
+}
+
+// push queues a claim for its next step.
+func (q *retryQueue) push(c *Claim) {
+	l := c.later
+	if l.place > 0 {
+		return
+	}
+	if l.step < len(reap.Ladder) {
+		l.due = l.since.Add(reap.Ladder[l.step])
+	} else {
+		l.due = now().Add(min(backoffFirst<<min(l.step-len(reap.Ladder), 6), backoffLast))
+	}
+	l.step++
+	heap.Push(q, c)
+}
+
+// remove takes a claim out of the queue, if it is there.
+func (q *retryQueue) remove(c *Claim) {
+	if c.later != nil && c.later.place > 0 {
+		heap.Remove(q, c.later.place-1)
+	}
+}
+
+// timeout is how long epoll may wait, in milliseconds: -1 is for ever.
+func (q *retryQueue) timeout() int {
+	if len(*q) == 0 {
+		return -1
+	}
+	wait := time.Until((*q)[0].later.due)
+	return int(max(0, (wait+time.Millisecond-1)/time.Millisecond))
+}
+
+// retryDue tries again what is due.
+func (w *Watcher) retryDue(t time.Time) {
+	for len(w.retries) > 0 && !w.retries[0].later.due.After(t) {
+		w.retry(heap.Pop(&w.retries).(*Claim))
+	}
+}
+
+// retry tries once more to remove a file that was alive.
+func (w *Watcher) retry(c *Claim) {
+	r := w.attempt(c)
+	if r.Outcome != reap.OutcomeAlive && !transient(r) {
+		w.conclude(c, r, c.later.since)
+		w.mu.Lock()
+		w.settledIfDone(c.owner)
+		w.mu.Unlock()
+		return
+	}
+	if c.later.step < len(reap.Ladder) {
+		w.retries.push(c)
+		return
+	}
+	if r.Outcome == reap.OutcomeAlive {
+		w.search(c)
+		return
+	}
+	w.keep(c, r)
+}
+
+// keep records that a claim is kept and nobody can be watched whose end would settle it.
+func (w *Watcher) keep(c *Claim, r reap.Result) {
+	w.outcome(c, r)
+	w.mu.Lock()
+	if c.later.final && r.Outcome == reap.OutcomeAlive {
+		c.state = ended
+		c.discard()
+	} else if c.state == armed {
+		w.unseen[c] = struct{}{}
+		w.retries.push(c)
+	}
+	w.settledIfDone(c.owner)
+	w.mu.Unlock()
+}
+
+// retryUnseen looks again, after an exit, at what nobody visible holds: it may have been that process.
+func (w *Watcher) retryUnseen() {
+	for c := range w.unseen {
+		r := w.attempt(c)
+		if r.Outcome != reap.OutcomeAlive && !transient(r) {
+			w.conclude(c, r, c.later.since)
+			w.mu.Lock()
+			w.settledIfDone(c.owner)
+			w.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/sys"
+)
+
+// Errors that callers decide on.
+var (
+	// ErrLimit: no descriptor, epoll or inotify watch is left (RLIMIT_NOFILE, fs.file-max, fs.epoll.max_user_watches).
+	ErrLimit = errors.New("descriptor limit reached")
+	// ErrClosed: the Watcher is closed.
+	ErrClosed = errors.New("watcher is closed")
+	// ErrReleased: the Owner was released.
+	ErrReleased = errors.New("owner was released")
+)
+
+// Options says how a Watcher works. The zero value logs nothing and removes files.
+type Options struct {
+	Log zerolog.Logger
+	// DryRun decides as ever and removes nothing: Results say what would have been.
+	DryRun bool
+}
+
+// Watcher watches processes. Safe for concurrent use.
+type Watcher struct {
+	log    zerolog.Logger
+	dryRun bool
+
+	epfd int
+	wake int // eventfd: there are tasks
+	loop sync.WaitGroup
+
+	mu      sync.Mutex // never held while a file is opened, probed or removed
+	closed  bool
+	tasks   []func() // to be run by the loop
+	token   uint64   // the last one given out
+	targets map[uint64]target
+	owners  map[*Owner]struct{}
+	subs    map[*Subscription]struct{}
+	ino     inotify
+
+	// The rest belongs to the loop alone.
+	retries retryQueue
+	holders holders
+	unseen  map[*Claim]struct{} // alive, and nobody visible holds it
+
+	inotifyBuf    []byte
+	inotifyEvents []sys.InotifyEvent
+}
+
+// target is what epoll reports about.
+type target interface {
+	// ready is called by the loop. hup: the process was reaped.
+	ready(hup bool)
+}
+
+// Tokens of the descriptors that are no target.
+const (
+	tokenWake uint64 = iota
+	tokenInotify
+	tokenFirstTarget
+)
+
+// New starts a Watcher: epoll(7), inotify(7) and eventfd(2).
+func New(o Options) (*Watcher, error) {
+	w := &Watcher{
+		log: o.Log, dryRun: o.DryRun,
+		epfd: -1, wake: -1, ino: inotify{fd: -1, dirs: map[int32]*watchedDir{}},
+		token:   tokenFirstTarget,
+		targets: map[uint64]target{},
+		owners:  map[*Owner]struct{}{},
+		subs:    map[*Subscription]struct{}{},
+		unseen:  map[*Claim]struct{}{},
+	}
+	w.holders.init(w)
+	if err := w.open(); err != nil {
+		w.closeDescriptors()
+		return nil, limit(fmt.Errorf("start a watcher: %w", err))
+	}
+	w.loop.Go(w.run)
+	return w, nil
+}
+
+func (w *Watcher) open() (err error) {
+	if w.epfd, err = sys.EpollCreate(); err != nil {
+		return err
+	}
+	if w.wake, err = sys.Eventfd(); err != nil {
+		return err
+	}
+	if w.ino.fd, err = sys.InotifyInit(); err != nil {
+		return err
+	}
+	if err := sys.EpollAdd(w.epfd, w.wake, unix.EPOLLIN, tokenWake); err != nil {
+		return err
+	}
+	return sys.EpollAdd(w.epfd, w.ino.fd, unix.EPOLLIN, tokenInotify)
+}
+
+func (w *Watcher) closeDescriptors() {
+	for _, fd := range []int{w.ino.fd, w.wake, w.epfd} {
+		if fd >= 0 {
+			_ = sys.Close(fd)
+		}
+	}
+}
+
+// limit adds ErrLimit to an error that says that something has run out.
+func limit(err error) error {
+	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOSPC} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w: %w", ErrLimit, err)
+		}
+	}
+	return err
+}
+
+// post has the loop run f. It returns false, and f is never run, once the watcher is closed.
+func (w *Watcher) post(f func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.tasks = append(w.tasks, f)
+	w.wakeLoop()
+	return true
+}
+
+// wakeLoop has the loop run what is in w.tasks. The caller holds w.mu.
+func (w *Watcher) wakeLoop() {
+	if err := sys.EventfdSet(w.wake); err != nil {
+		w.log.Error().Err(err).Msg("wake the loop")
+	}
+}
+
+// run is the loop. Without events and without retries it sleeps and costs nothing.
+func (w *Watcher) run() {
+	var (
+		epoll sys.Epoll
+		ready []sys.EpollEvent
+	)
+	for {
+		err := epoll.Wait(w.epfd, w.retries.timeout(), func(e sys.EpollEvent) { ready = append(ready, e) })
+		if err != nil {
+			w.log.Error().Err(err).Msg("the loop waits for events")
+			return
+		}
+		// What was made comes before who died: a sock-file that appeared just before its owner's end is still claimed.
+		for _, e := range ready {
+			switch e.Token {
+			case tokenWake:
+				if !w.runTasks() {
+					return
+				}
+			case tokenInotify:
+				w.readInotify()
+			}
+		}
+		for _, e := range ready {
+			w.mu.Lock()
+			t := w.targets[e.Token]
+			w.mu.Unlock()
+			if t != nil {
+				t.ready(e.Events&unix.EPOLLHUP != 0)
+			}
+		}
+		ready = ready[:0]
+		w.retryDue(time.Now())
+	}
+}
+
+// runTasks runs what was posted. It returns false when the watcher is closed.
+func (w *Watcher) runTasks() bool {
+	if err := sys.EventfdReset(w.wake); err != nil {
+		w.log.Error().Err(err).Msg("reset the loop's eventfd")
+	}
+	w.mu.Lock()
+	tasks, closed := w.tasks, w.closed
+	w.tasks = nil
+	w.mu.Unlock()
+	for _, f := range tasks {
+		f()
+	}
+	return !closed
+}
+
+// watchTarget adds a descriptor that is reported to t and returns its token. The caller holds w.mu.
+func (w *Watcher) watchTarget(fd uintptr, t target) (uint64, error) {
+	w.token++
+	// Before epoll knows it: a process that is dead already is reported at once.
+	w.targets[w.token] = t
+	if err := sys.EpollAdd(w.epfd, int(fd), unix.EPOLLIN, w.token); err != nil {
+		delete(w.targets, w.token)
+		return 0, err
+	}
+	return w.token, nil
+}
+
+// unwatchTarget ends watching a descriptor, before it is closed. The caller holds w.mu.
+func (w *Watcher) unwatchTarget(fd uintptr, token uint64) {
+	delete(w.targets, token)
+	if err := sys.EpollDel(w.epfd, int(fd)); err != nil {
+		w.log.Error().Err(err).Msg("stop watching a descriptor")
+	}
+}
+
+// Close ends the watcher and gives up every descriptor. It touches no file: what is claimed stays. Channels of Owners
+// and Subscriptions are closed. It returns nil; a second call does nothing.
+func (w *Watcher) Close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	w.closed = true
+	_ = sys.EventfdSet(w.wake)
+	w.mu.Unlock()
+
+	w.holders.cancel()
+	w.loop.Wait()
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for s := range w.subs {
+		delete(w.subs, s)
+		close(s.c)
+	}
+	for o := range w.owners {
+		for _, c := range o.claims {
+			if c.later != nil {
+				c.later.searched = false // the search has ended, too
+			}
+		}
+		o.finish()
+	}
+	w.closeDescriptors()
+	return nil
+}
