@@ -1,0 +1,17 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sockwatch/sockwatch/internal/testutil"
+)
+
+// TestMain is not testutil.Main: a test binary that was started under the name sockwatch, by a script, is the program, and
+// testscript.Main decides that. In the tests' own process testutil still looks for what was left behind.
+func TestMain(m *testing.M) {
+	testscript.Main(testutil.Checked(m), map[string]func(){
+		"sockwatch": main,
+	})
+}
