@@ -46,12 +46,10 @@ func (e Exit) String() string {
 
 // Exit tells how the process ended. It reaps nothing and waits for nothing, so that nobody's wait status is stolen.
 //
-// Of our own children it is known from their end until they are reaped: waitid(2) with P_PIDFD and WNOWAIT, Linux 5.4. Of every process, ours
-// too, it is known from when it was reaped: PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15. In between, and before
-// 6.15, it is not Known, for a Reason.
-//
-// One corner: when the main thread of a process ended by itself before the others did (pthread_exit(3)), Linux keeps the
-// status of that thread and not of the process that wait(2) reports.
+// Of our own children it is known from their end until they are reaped: waitid(2) with P_PIDFD and WNOWAIT, Linux 5.4.
+// Of every process, children too, it is known once it was reaped: PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15. So of
+// a process that is not our child nothing is known while it is a zombie, and before 6.15 never: then Known is false and
+// Reason says why.
 func (p *Process) Exit() Exit {
 	var e Exit
 	err := p.use(func(fd int) error {
@@ -96,10 +94,10 @@ func exitOf(fd int) Exit {
 
 // decode takes the status that wait(2) reports apart.
 func decode(status unix.WaitStatus) Exit {
-	if status.Signaled() {
-		return Exit{Known: true, Signal: status.Signal(), Core: status.CoreDump()}
+	if status.Exited() {
+		return Exit{Known: true, Code: status.ExitStatus()}
 	}
-	return Exit{Known: true, Code: status.ExitStatus()}
+	return Exit{Known: true, Signal: status.Signal(), Core: status.CoreDump()}
 }
 
 // signalName is the name of a signal where it has one.

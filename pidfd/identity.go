@@ -14,17 +14,18 @@ import (
 // Identity says which process it is, for as long as this boot lasts, also after a restart of the program that keeps it.
 //
 // It is comparable: what [Process.Identity] returns for one process is the same every time. From Linux 6.9 it goes by
-// Inode, and StartTime is 0; before by PID and StartTime, which takes a number given out again within the same clock tick for
-// the same process. A parsed Identity has no BootID and so does not equal one that has: its Open compares what is known.
+// Inode, and StartTime is 0; before, by PID and StartTime, which takes a process that got the number within the same
+// clock tick for the same one. A parsed Identity has no BootID and so does not equal one that has: to see whether it
+// means a process that is there, Open it.
 type Identity struct {
 	PID       int    // in our pid namespace
 	Inode     uint64 // of pidfs, never used twice in one boot: Linux 6.9, else 0
-	StartTime uint64 // clock ticks since boot, proc_pid_stat(5); 0 where Inode is not
+	StartTime uint64 // clock ticks since boot, proc_pid_stat(5); 0 where there is an Inode
 	BootID    string // random/boot_id of proc_sys_kernel(5)
 }
 
-// Identity returns the identity of the process. Once it has been asked for it is known also when the process is reaped; from Linux 6.9
-// that needs no asking.
+// Identity returns the identity of the process. Before Linux 6.9 it must be asked for while the process is not reaped,
+// and stays known from then on.
 //
 // ErrExited when the process was reaped before its number or its start time could be learnt.
 func (p *Process) Identity() (Identity, error) {
@@ -74,11 +75,11 @@ func (p *Process) started(fd int) (uint64, error) {
 	return stat.StartTime, nil
 }
 
-// Open opens the process again, also in another run of the program. What is not set in i is not compared; an Identity that is
-// a PID alone is as good as [Open].
+// Open opens the process again, also in another run of the program. What is not set in i is not compared: an Identity
+// that is a PID alone is no more than [Open] of it.
 //
-// ErrExited when that process is gone, be the pid free, another's, or this another boot; else the errors of [Open]. ErrUnsupported when there is an
-// Inode to compare and this kernel has none.
+// ErrExited when that process is gone: its pid is free or another's, or this is another boot. ErrUnsupported when there
+// is an Inode to compare and this kernel has none. Else the errors of [Open].
 func (i Identity) Open() (*Process, error) {
 	if i.BootID != "" {
 		boot, err := procfs.BootID()

@@ -105,7 +105,7 @@ func helperMainGone() {
 	gone := make(chan struct{})
 	go onMainThread(func() {
 		close(gone)
-		unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+		_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
 	})
 	<-gone
 	// The thread may be about to end still.

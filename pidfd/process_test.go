@@ -211,7 +211,9 @@ func asUser(t *testing.T, uid int, f func(uid int)) {
 		defer close(done)
 		// Never unlocked: the thread ends with the goroutine.
 		runtime.LockOSThread()
-		if _, _, errno := unix.Syscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+		// Package syscall would change the ids of all threads
+		_, _, errno := unix.Syscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+		if errno != 0 {
 			t.Error("setresuid:", errno)
 			return
 		}
@@ -304,7 +306,7 @@ func TestFromFDRefuses(t *testing.T) {
 			return fd
 		}
 	}
-	for name, make := range map[string]func(t *testing.T) int{
+	for name, makeFD := range map[string]func(t *testing.T) int{
 		"file":           opened("/proc/self/stat"),
 		"proc directory": opened("/proc/self"), // pidfd_send_signal(2) takes these
 		"directory":      opened("/"),
@@ -317,7 +319,7 @@ func TestFromFDRefuses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fd := make(t)
+			fd := makeFD(t)
 			_, err := FromFD(fd)
 			wantErr(t, err, unix.EBADF)
 			if !strings.Contains(fmt.Sprint(err), strconv.Itoa(fd)) {
@@ -411,7 +413,7 @@ func TestClosed(t *testing.T) {
 
 // TestCloseMeanwhile has others take the number of the descriptor as soon as it is free.
 func TestCloseMeanwhile(t *testing.T) {
-	for range 200 {
+	for range 50 {
 		p, err := Open(os.Getpid())
 		if err != nil {
 			t.Fatal(err)

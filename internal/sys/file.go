@@ -142,6 +142,29 @@ func Writable(dirfd int) error {
 	}))
 }
 
+// FSUID is the user that the kernel takes the calling thread for where files are concerned: setfsuid(2), with an id that it
+// refuses.
+func FSUID() (uint32, error) {
+	uid, err := unix.SetfsuidRetUid(-1)
+	return uint32(uid), wrap("setfsuid", err)
+}
+
+// HasCapability tells whether the calling thread has a capability in its effective set: capget(2), capabilities(7).
+func HasCapability(capability int) (bool, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	err := unix.Capget(&header, &sets[0])
+	return sets[capability/32].Effective&(1<<(capability%32)) != 0, wrap("capget", err)
+}
+
+// ReadOnly tells whether the mount that fd was opened through, or its filesystem, is read-only: fstatfs(2).
+func ReadOnly(fd int) (bool, error) {
+	const readOnly = 1 // ST_RDONLY of statvfs.h
+	var st unix.Statfs_t
+	err := ignoringEINTR(func() error { return unix.Fstatfs(fd, &st) })
+	return st.Flags&readOnly != 0, wrap("fstatfs", err)
+}
+
 // FilesystemType is the f_type of fstatfs(2), one of the magic numbers of statfs(2).
 func FilesystemType(fd int) (int64, error) {
 	var st unix.Statfs_t

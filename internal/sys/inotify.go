@@ -20,9 +20,10 @@ func InotifyInit() (int, error) {
 	return fd, wrap("inotify_init1", err)
 }
 
-// InotifyAdd watches a directory. A directory that is watched already, under whatever path, gives the same watch descriptor.
+// InotifyAdd watches a directory, for mask and what it is watched for already: the same directory, under whatever path, gives
+// the same watch descriptor.
 func InotifyAdd(fd int, dir string, mask uint32) (int32, error) {
-	wd, err := ignoringEINTRInt(func() (int, error) { return unix.InotifyAddWatch(fd, dir, mask|unix.IN_ONLYDIR) })
+	wd, err := ignoringEINTRInt(func() (int, error) { return unix.InotifyAddWatch(fd, dir, mask|unix.IN_ONLYDIR|unix.IN_MASK_ADD) })
 	return int32(wd), wrap("inotify_add_watch", err)
 }
 
@@ -46,16 +47,20 @@ func InotifyRead(fd int, buf []byte, events []InotifyEvent) (_ []InotifyEvent, m
 		if size > len(b) {
 			break
 		}
-		name := b[unix.SizeofInotifyEvent:size]
-		if i := bytes.IndexByte(name, 0); i >= 0 {
-			name = name[:i]
-		}
 		events = append(events, InotifyEvent{
 			Watch: int32(binary.NativeEndian.Uint32(b)),
 			Mask:  binary.NativeEndian.Uint32(b[4:]),
-			Name:  string(name),
+			Name:  cString(b[unix.SizeofInotifyEvent:size]),
 		})
 		b = b[size:]
 	}
 	return events, true, nil
+}
+
+// cString is what is before the first NUL.
+func cString(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
 }

@@ -1,0 +1,20 @@
+package sys
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Tick is how finely /proc tells times: USER_HZ is 100 on every architecture that Go serves.
+const Tick = 10 * time.Millisecond
+
+// Age is how long ago a process was started whose start time, in ticks since boot, is given: proc_pid_stat(5). The
+// clock goes on while the machine is suspended, CLOCK_BOOTTIME.
+func Age(startTime uint64) (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, wrap("clock_gettime", err)
+	}
+	return time.Duration(now.Nano()) - time.Duration(startTime)*Tick, nil
+}
