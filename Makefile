@@ -1,0 +1,81 @@
+# The habits of this repository: `make help` lists them. All but `race`, `lint`,
+# `fmt` and `bench` need nothing but Go and make.
+
+GO        ?= go
+TESTFLAGS ?=
+FUZZTIME  ?= 10s
+
+GO_NEEDED := $(shell sed -n 's/^go //p' go.mod)
+TOOLS     := .cache/tools
+
+# Only the race detector needs a C compiler.
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS="$$(printf '\t')" read -r target line; \
+	  do printf 'make %-8s %s\n' "$$target" "$$line"; done
+
+.PHONY: build
+build: need-go ## build bin/sockwatch
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/sockwatch ./cmd/sockwatch
+
+.PHONY: demo
+demo: build ## kill a server for real: the sock-file that stays, the one that goes, and how fast
+	$(GO) build -o bin/victim ./test/victim
+	@$(GO) run ./test/demo bin/sockwatch bin/victim
+
+.PHONY: test
+test: need-go ## run the tests (TESTFLAGS: more flags for go test)
+	$(GO) test $(TESTFLAGS) ./...
+
+.PHONY: race
+race: need-go ## run the tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
+
+.PHONY: lint
+lint: $(TOOLS)/built ## run golangci-lint, which checks the formatting too
+	$(TOOLS)/golangci-lint run
+
+.PHONY: fmt
+fmt: $(TOOLS)/built ## format the Go sources with gofumpt
+	$(TOOLS)/gofumpt -l -w .
+
+.PHONY: bench
+bench: need-go ## measure death to file gone, beside a C program doing the same (LONG=1: the long form)
+	$(GO) run ./bench $(if $(LONG),-long)
+
+.PHONY: stress
+stress: need-go ## look for live sockets lost to races (LONG=1: a million removals)
+	$(GO) run ./test/stress $(if $(LONG),-long)
+
+.PHONY: fuzz
+fuzz: need-go ## run each fuzz target for FUZZTIME (10s)
+	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file func; do \
+	  package=$$(dirname "$$file") target=$${func#func }; \
+	  echo "$$package: $$target"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; done
+
+.PHONY: clean
+clean: ## remove what was built here, the tools included
+	rm -rf bin .cache
+
+# The development tools have a go.mod of their own, so that importers of this
+# module do not inherit them. Building them takes minutes, once.
+$(TOOLS)/built: tools/go.mod tools/go.sum | need-go
+	$(GO) -C tools build -ldflags '-s -w' -o ../$(TOOLS)/ tool
+	@touch $@
+
+# Go 1.21 and newer fetch the toolchain that go.mod asks for, unless they may not.
+.PHONY: need-go
+need-go:
+	@command -v $(GO) >/dev/null || { \
+	  echo "sockwatch needs Go $(GO_NEEDED) or newer, and there is no '$(GO)' in PATH. Get it from https://go.dev/dl/" >&2; \
+	  exit 1; }
+	@version=$$($(GO) env GOVERSION 2>/dev/null | sed 's/^go//'); \
+	[ "$$(printf '%s\n' "$$version" $(GO_NEEDED) | sort -V | head -n 1)" = $(GO_NEEDED) ] || { \
+	  echo "sockwatch needs Go $(GO_NEEDED) or newer. This is $$(cd / && $(GO) version)," >&2; \
+	  echo "and it did not fetch a newer one (GOTOOLCHAIN=$$(cd / && $(GO) env GOTOOLCHAIN)). Get it from https://go.dev/dl/" >&2; \
+	  exit 1; }
