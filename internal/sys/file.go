@@ -3,6 +3,7 @@ package sys
 import (
 	"encoding/binary"
 	"errors"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -245,4 +246,17 @@ func FileHandle(fd, flags int) (string, error) {
 	handle := make([]byte, 4, 4+buf.size)
 	binary.LittleEndian.PutUint32(handle, uint32(buf.kind))
 	return string(append(handle, buf.data[:buf.size]...)), nil
+}
+
+// Born is the time that an inode was made: statx(2) STATX_BTIME. errors.ErrUnsupported where the filesystem has none.
+func Born(fd int) (time.Time, error) {
+	var st unix.Statx_t
+	err := ignoringEINTR(func() error { return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) })
+	if err != nil {
+		return time.Time{}, wrap("statx", err)
+	}
+	if st.Mask&unix.STATX_BTIME == 0 {
+		return time.Time{}, errors.ErrUnsupported
+	}
+	return time.Unix(st.Btime.Sec, int64(st.Btime.Nsec)), nil
 }

@@ -1,0 +1,18 @@
+// Package notify is for the program that binds: it tells whoever watches this process, by name, which sock-files it has
+// made, so that they are removed when it dies. One line after listening does it:
+//
+//	l, err := notify.Listen(ctx, "unix", path)
+//
+// or, where the listener comes from elsewhere, notify.Bound(path).
+//
+// The watcher is found by the environment variable SOCKWATCH_NOTIFY, the path of a datagram socket, as systemd's
+// NOTIFY_SOCKET is. Where it is not set everything here does nothing and says nothing, so the calls can stay in a program for good.
+//
+// The protocol is one datagram of lines KEY=value: BIND= and UNBIND= with an absolute path, NAME=, PID=. It is a dozen
+// bytes in any language; docs/notify.md has it for several.
+//
+// What it is not for: removing files. The watcher asks the kernel before it removes anything, so a report that is wrong or late
+// harms nobody.
+//
+// Only the standard library is used. The package starts no goroutine and keeps nothing open. Outside Linux it does nothing.
+package notify

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package notify
+
+const supported = false
+
+func send(string, string) error { return nil }
