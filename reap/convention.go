@@ -135,6 +135,8 @@ func (c Convention) Build(name string, pid int) (string, error) {
 				return "", fmt.Errorf("convention %q: %d is not a pid", c.pattern, pid)
 			}
 			base.WriteString(strconv.Itoa(pid))
+		case noHole:
+			continue
 		}
 		base.WriteString(c.literal[i+1])
 	}

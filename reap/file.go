@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ type File struct {
 	dir   *dir
 	path  string // as given; the name is its last element
 	id    ID
+	uid   uint32      // who made it, unless chown(2) changed that
 	pin   int32       // held where the identity needs it, else -1
 	alive atomic.Bool // a socket was seen bound to this inode, through this view
 	close sync.Once
@@ -106,7 +108,7 @@ func identifyIn(d *dir, base, path string) (*File, error) {
 		p.unpin()
 		return nil, err
 	}
-	f := &File{dir: d, path: path, id: id, pin: -1}
+	f := &File{dir: d, path: path, id: id, uid: p.stat.UID, pin: -1}
 	if id.Stable() {
 		p.unpin()
 	} else {
@@ -120,6 +122,20 @@ func (f *File) Path() string { return f.path }
 
 // ID is the identity of the inode.
 func (f *File) ID() ID { return f.id }
+
+// UID is the user that the sock-file belonged to when it was opened: who made it, unless chown(2) changed that.
+func (f *File) UID() uint32 { return f.uid }
+
+// Born is when the sock-file was made, as finely as the filesystem keeps it: statx(2). errors.ErrUnsupported where it does not;
+// an error, too, when another file has the name.
+func (f *File) Born() (time.Time, error) {
+	p, err := f.pinned()
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer p.unpin()
+	return sys.Born(p.fd)
+}
 
 // name is the entry's name in its directory.
 func (f *File) name() string { return f.path[strings.LastIndexByte(f.path, '/')+1:] }

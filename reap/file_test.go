@@ -57,9 +57,7 @@ func live(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	if filepath.IsAbs(dir) {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(dir, 0o700))
 	}
 	s := bindSocket(t, path, unix.SOCK_STREAM)
 	f := openFile(t, path)
@@ -82,19 +80,13 @@ func TestOpenErrors(t *testing.T) {
 	live := filepath.Join(dir, "live")
 	bindSocket(t, live, unix.SOCK_STREAM)
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, nil, 0o600))
 	fifo := filepath.Join(dir, "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Mkfifo(fifo, 0o600))
 	link := filepath.Join(dir, "link")
 	loop := filepath.Join(dir, "loop")
 	for from, to := range map[string]string{link: "live", loop: "loop"} {
-		if err := os.Symlink(to, from); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Symlink(to, from))
 	}
 	for _, tt := range []struct {
 		path string
@@ -153,18 +145,12 @@ func TestOpenErrors(t *testing.T) {
 func TestOpenWithoutPermission(t *testing.T) {
 	dir := testutil.TempDir(t)
 	closed := filepath.Join(dir, "closed")
-	if err := os.Mkdir(closed, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(closed, 0o700))
 	path := filepath.Join(closed, "s")
 	leaveDead(t, path)
-	if err := os.Chmod(closed, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.Chmod(closed, 0o700) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(closed, 0))
+	t.Cleanup(func() { must(t, os.Chmod(closed, 0o700)) })
+	must(t, os.Chmod(dir, 0o755))
 	asNobody(t, func(t *testing.T) {
 		if _, err := Open(path); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%v, want %v", err, fs.ErrPermission)
@@ -198,30 +184,19 @@ func wantDirs(t testing.TB, n int) {
 func TestOpenFollowsSymlinksOnTheWay(t *testing.T) {
 	dir := testutil.TempDir(t)
 	for _, sub := range []string{"real", "moved"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Mkdir(filepath.Join(dir, sub), 0o700))
 	}
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink("real", link); err != nil {
-		t.Fatal(err)
-	}
-	real := filepath.Join(dir, "real", "s")
-	leaveDead(t, real)
+	must(t, os.Symlink("real", link))
+	leaveDead(t, filepath.Join(dir, "real", "s"))
 	f := openFile(t, filepath.Join(link, "s"))
 
 	// From then on it is that directory, wherever the link leads to and however it is called.
-	if err := os.Remove(link); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("moved", link); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(link))
+	must(t, os.Symlink("moved", link))
 	bystander := filepath.Join(dir, "moved", "s")
 	leaveDead(t, bystander)
-	if err := os.Rename(filepath.Join(dir, "real"), filepath.Join(dir, "elsewhere")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(filepath.Join(dir, "real"), filepath.Join(dir, "elsewhere")))
 	checkRemoval(t, f, want{outcome: OutcomeRemoved})
 	wantNames(t, filepath.Join(dir, "moved"), "s")
 	wantNames(t, filepath.Join(dir, "elsewhere"))
@@ -231,20 +206,14 @@ func TestOpenIn(t *testing.T) {
 	outside := testutil.TempDir(t)
 	root := filepath.Join(outside, "root")
 	run := filepath.Join(root, "run")
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.MkdirAll(run, 0o700))
 	for _, path := range []string{filepath.Join(run, "s"), filepath.Join(root, "s"), filepath.Join(outside, "s")} {
 		leaveDead(t, path)
 	}
 	for link, to := range map[string]string{"var": "/run", "up": "../../../run", "magic": "/proc/self/cwd", "last": "/run/s"} {
-		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Symlink(to, filepath.Join(root, link)))
 	}
-	if err := os.Mkdir(filepath.Join(root, "proc"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Join(root, "proc"), 0o700))
 	for _, tt := range []struct {
 		path string
 		is   string // in root
@@ -307,11 +276,9 @@ func TestOpenIn(t *testing.T) {
 // TestOpenInWhileOthersRename: the kernel gives up a ".." below a root when anything anywhere was renamed meanwhile.
 func TestOpenInWhileOthersRename(t *testing.T) {
 	dir := testutil.TempDir(t)
-	if err := os.MkdirAll(filepath.Join(dir, "root", "sub"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.MkdirAll(filepath.Join(dir, "root", "sub"), 0o700))
 	leaveDead(t, filepath.Join(dir, "root", "s"))
-	var stop, stopped = make(chan struct{}), make(chan struct{})
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
 		a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
@@ -401,15 +368,11 @@ func TestOpenAndCloseAtOnce(t *testing.T) {
 // TestFileOutlivesItsDirectory has the directory go away under a File.
 func TestFileOutlivesItsDirectory(t *testing.T) {
 	dir := filepath.Join(testutil.TempDir(t), "dir")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(dir, 0o700))
 	path := filepath.Join(dir, "s")
 	leaveDead(t, path)
 	f := openFile(t, path)
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.RemoveAll(dir))
 	wantState(t, f, StateUnknown, ReasonNone)
 	checkRemoval(t, f, want{outcome: OutcomeGone})
 }

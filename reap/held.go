@@ -26,15 +26,15 @@ import (
 // A file that was unlinked while bound is not listed. Nor is that of a listener of which the process has accepted sockets only, as far
 // as the kernel's table shows that the listener is there: they do not keep it alive.
 //
-// Files may come together with an error, which names the sockets whose files were not found; each of its parts wraps
-// fs.ErrNotExist or fs.ErrPermission. Without Files, pidfd.ErrExited, and fs.ErrPermission when the descriptors of the process may not
-// be read at all: that needs PTRACE_MODE_READ, which a process that is not dumpable refuses its own user too. Linux 5.6.
+// Files may come together with an error, which names the sockets whose files were not found: fs.ErrNotExist, or fs.ErrPermission
+// for what we may not see. Without Files, pidfd.ErrExited, and fs.ErrPermission when the descriptors of the process may not be
+// read at all: that needs PTRACE_MODE_READ, which a process that is not dumpable refuses its own user too. Linux 5.6.
 func Held(p *pidfd.Process, dirs ...string) ([]*File, error) {
 	pid, err := runningPID(p)
 	if err != nil {
 		return nil, err
 	}
-	s := newSnapshot(p, pid, dirs)
+	s := &snapshot{p: p, pid: pid, dirs: dirs, known: map[ID]bool{}, noted: map[ID]bool{}}
 	defer s.end()
 	if err := checkRead(p, pid, s.take()); err != nil {
 		for _, f := range s.files {

@@ -17,9 +17,7 @@ func TestIDText(t *testing.T) {
 	leaveDead(t, path)
 	f := openFile(t, path)
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Lstat(path, &st))
 	if f.ID().Dev() != st.Dev || f.ID().Inode() != st.Ino {
 		t.Errorf("device %d inode %d, want %d %d", f.ID().Dev(), f.ID().Inode(), st.Dev, st.Ino)
 	}
@@ -78,17 +76,11 @@ func TestIDIsOfTheInode(t *testing.T) {
 		}
 	}
 	same("opened again", a)
-	if err := os.Link(a, b); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Link(a, b))
 	same("hard link", b)
-	if err := os.Rename(a, c); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(a, c))
 	same("renamed", c)
-	if err := os.Chmod(c, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(c, 0o600))
 	same("changed", c)
 	s.die()
 	same("dead", c)
@@ -123,9 +115,7 @@ func neverReused(t *testing.T, dir string) {
 			reused++
 		}
 		ids[f.ID()], inodes[f.ID().Inode()] = true, true
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 		f.Close()
 	}
 	t.Logf("%d of 500 inode numbers were given out before", reused)
@@ -137,9 +127,7 @@ func TestReusedInodeIsReplaced(t *testing.T) {
 	for range 200 {
 		leaveDead(t, path)
 		f := openFile(t, path)
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 		leaveDead(t, path) // dead as well: only its identity saves it
 		kept := pinInode(t, path)
 		wantState(t, f, StateUnknown, ReasonNone)
@@ -147,9 +135,7 @@ func TestReusedInodeIsReplaced(t *testing.T) {
 		if !kept.at(path) {
 			t.Fatal("another inode was removed")
 		}
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 		f.Close()
 	}
 }
@@ -164,8 +150,14 @@ func TestWithoutHandles(t *testing.T) {
 	// Sandboxes answer with EPERM, ENOSYS or EACCES.
 	for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.ENOSYS, unix.EACCES} {
 		onThread(t, unix.ErrnoName(errno), func(t *testing.T, dir string) {
-			defer intercept(t, []uintptr{unix.SYS_NAME_TO_HANDLE_AT}, func(call) unix.Errno { return errno })()
+			end, err := intercept([]uintptr{unix.SYS_NAME_TO_HANDLE_AT}, func(call) unix.Errno { return errno })
+			if err != nil {
+				t.Fatal(err)
+			}
 			withoutHandles(t, dir)
+			if err := end(); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
@@ -194,17 +186,13 @@ func withoutHandles(t *testing.T, dir string) {
 			same.Close()
 		}
 		checkRemoval(t, f, want{outcome: OutcomeReplaced})
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 	}
 
 	// It is found under another name.
 	leaveDead(t, path)
 	g := openFile(t, path)
-	if err := os.Rename(path, path+"2"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(path, path+"2"))
 	checkRemoval(t, g, want{outcome: OutcomeRemoved})
 	wantNames(t, dir)
 }
@@ -216,9 +204,7 @@ func TestOverlay(t *testing.T) {
 			unshareMounts(t)
 			mount(t, "tmpfs", dir, "tmpfs", 0, "")
 			for _, sub := range []string{"lower", "upper", "work", "merged", "lower/d"} {
-				if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
 			}
 			mount(t, "overlay", filepath.Join(dir, "merged"), "overlay", 0,
 				"lowerdir="+dir+"/lower,upperdir="+dir+"/upper,workdir="+dir+"/work"+options)
@@ -249,9 +235,7 @@ func merged(t *testing.T, dir string) {
 		checkRemoval(t, f, want{outcome: OutcomeAlive})
 		s.die()
 		wantState(t, f, StateDead, ReasonNone)
-		if err := os.Rename(path, path+"2"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Rename(path, path+"2"))
 		stranger := bindSocket(t, path, unix.SOCK_STREAM)
 		checkRemoval(t, f, want{outcome: OutcomeRemoved})
 		g := openFile(t, path)

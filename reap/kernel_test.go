@@ -2,6 +2,7 @@ package reap
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -144,10 +145,9 @@ var removalCalls = []uintptr{
 }
 
 // intercept stops the calling thread before each of these calls from now on and asks before, on another thread, what is to
-// happen: 0 lets the kernel do the call, an errno is what the call then gives instead. It goes by seccomp(2) with
-// SECCOMP_RET_USER_NOTIF, Linux 5.5; the thread must be locked. The rest of the test must make no such call after end.
-func intercept(t *testing.T, calls []uintptr, before func(call) unix.Errno) (end func()) {
-	t.Helper()
+// happen: 0 lets the kernel do the call, an errno is what the call then gives instead. The thread must be locked, and
+// after end it must make no such call any more. By SECCOMP_RET_USER_NOTIF, seccomp_unotify(2), Linux 5.5.
+func intercept(calls []uintptr, before func(call) unix.Errno) (end func() error, err error) {
 	// Load the number, compare with each: ask or allow.
 	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}}
 	for i, nr := range calls {
@@ -160,29 +160,44 @@ func intercept(t *testing.T, calls []uintptr, before func(call) unix.Errno) (end
 	)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		t.Fatal(os.NewSyscallError("prctl", err))
+		return nil, os.NewSyscallError("prctl", err)
+	}
+	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("eventfd", err)
 	}
 	const setModeFilter, newListener = 1, 1 << 3
 	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, newListener, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
-		t.Fatal(os.NewSyscallError("seccomp", errno))
-	}
-	stop, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
+		unix.Close(stop)
+		return nil, os.NewSyscallError("seccomp", errno)
 	}
 	done := make(chan error)
 	go func() { done <- supervise(int(listener), stop, before) }()
-	return func() {
-		t.Helper()
+	return func() error {
 		one := [8]byte{1}
-		if _, err := unix.Write(stop, one[:]); err != nil {
-			t.Error(err)
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		_, err := unix.Write(stop, one[:])
+		err = errors.Join(err, <-done)
 		unix.Close(stop)
+		return err
+	}, nil
+}
+
+// intercepted runs f on a thread of its own under intercept with the calls of a removal.
+func intercepted(t *testing.T, before func(call) unix.Errno, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the filter stays for the thread's life
+		end, err := intercept(removalCalls, before)
+		if err == nil {
+			f()
+			err = end()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,8 +29,8 @@ type layers struct {
 	at time.Time
 
 	inodes   map[inode]bool
-	paths    map[string]bool // as the mount tables have them, absolute
-	relative []string        // as the mount tables have them, relative to nobody knows what
+	paths    map[string]bool // as mount tables have them, absolute; false: could not be opened
+	relative []string        // as mount tables have them, relative to nobody knows what
 	mounts   []proc.Mount    // our own
 	doubt    bool            // no table could be read, or not to its end
 }
@@ -101,14 +101,16 @@ func (l *layers) findStorage() {
 }
 
 // addInode takes over the descriptor, if there is one.
-func (l *layers) addInode(fd int, err error) {
+func (l *layers) addInode(fd int, err error) (added bool) {
 	if err != nil {
-		return
+		return false
 	}
-	if id, err := sys.StatDir(fd); err == nil {
+	defer func() { _ = sys.Close(fd) }()
+	id, err := sys.StatDir(fd)
+	if err == nil {
 		l.inodes[inodeOf(id)] = true
 	}
-	_ = sys.Close(fd)
+	return err == nil
 }
 
 // findMounted reads the mount tables of all processes, the same one once. Not being allowed to is no error, our own table
@@ -136,7 +138,8 @@ func (l *layers) findMounted() error {
 			tables[table] = true
 			err = l.readMounts(pid, own)
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		// EINVAL is that of another user's zombie, which has no mount namespace any more.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}
@@ -199,9 +202,9 @@ func (l *layers) add(path string, roots []int) {
 	path = filepath.Clean(path)
 	switch {
 	case filepath.IsAbs(path):
-		l.paths[path] = true
 		for _, root := range roots {
-			l.addInode(sys.OpenDirIn(root, path))
+			opened := l.addInode(sys.OpenDirIn(root, path))
+			l.paths[path] = l.paths[path] || opened
 		}
 	case filepath.IsLocal(path) && path != ".":
 		l.relative = append(l.relative, "/"+path+"/")
@@ -268,27 +271,32 @@ func unescapeLayer(path string) string {
 	return string(b)
 }
 
-// include tells whether the directory is a layer or in one: by the inodes of the directories above it, by its path where
-// these cannot be reached or compared, and by the attributes that overlayfs has left in one of them. In doubt it is.
+// include tells whether the directory is a layer or in one: by the inodes of the directories above it, by the attributes
+// that overlayfs has left in one of them, and by its path where inodes cannot be had. In doubt it is.
 func (l *layers) include(d *dir) bool {
 	if l.doubt {
 		return true
 	}
-	path, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(d.fd))
-	if err != nil || l.includePath(path) {
-		return true
-	}
 	found := false
-	err = l.ancestors(d, func(fd int, id sys.DirID) bool {
+	err := l.ancestors(d, func(fd int, id sys.DirID) bool {
 		found = l.inodes[inodeOf(id)] || hasOverlayAttribute(fd)
 		return !found
 	})
-	return found || (err != nil && !errors.Is(err, fs.ErrPermission))
+	if found {
+		return true
+	}
+	barred := errors.Is(err, fs.ErrPermission) // from going up
+	if err != nil && !barred {
+		return true
+	}
+	path, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(d.fd))
+	return err != nil || l.includePath(path, barred)
 }
 
-func (l *layers) includePath(path string) bool {
+// includePath compares with the paths of the layers that could not be opened, or with all.
+func (l *layers) includePath(path string, all bool) bool {
 	for above := path; ; above = filepath.Dir(above) {
-		if l.paths[above] {
+		if opened, ok := l.paths[above]; ok && (all || !opened) {
 			return true
 		}
 		if len(above) <= 1 { // "/", or "." above what has no path here

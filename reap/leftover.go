@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-
 	"github.com/sockwatch/sockwatch/internal/sockdiag"
 	"github.com/sockwatch/sockwatch/internal/sys"
 )

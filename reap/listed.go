@@ -100,10 +100,11 @@ func (s *snapshot) findListed(socket sockdiag.Socket) (*File, error) {
 	return f, err
 }
 
-// nameUnlisted makes an error of each socket that the kernel's table does not list, because it belongs to another network namespace. The
-// names of those bound there can be read, which would not do to find the file: the name may be another socket's by now.
+// nameUnlisted makes an error of each socket that the kernel's table does not list, because it belongs to another network
+// namespace. The names of those bound there can be read, which does not do to find the file: it may be another socket's
+// by now.
 func (s *snapshot) nameUnlisted(unlisted []descriptor, refusal error) {
-	bound, err := boundNames(s.pid)
+	bound, err := boundNames(s.names.pid)
 	for _, d := range unlisted {
 		name, known := bound[d.inode]
 		switch {
@@ -118,9 +119,9 @@ func (s *snapshot) nameUnlisted(unlisted []descriptor, refusal error) {
 	}
 }
 
-// boundNames gives the names of the sockets in the network namespace of a process, by inode: proc_pid_net(5).
-func boundNames(pid int) (map[uint32]string, error) {
-	file, err := os.Open(procPath(pid, "net/unix"))
+// boundNames gives the names of the sockets in the network namespace of a thread, by inode: proc_pid_net(5).
+func boundNames(tid int) (map[uint32]string, error) {
+	file, err := os.Open(procPath(tid, "net/unix"))
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 // names finds the sock-files of one process's sockets by what the kernel calls them: its names are those of the process, seen from
 // its root and working directories, or the ones that bind(2) was given.
 type names struct {
-	pid  int
+	pid  int      // or a thread of it: see descriptor
 	dirs []string // where to look for what is not where its name says, as seen by us
 
 	root, cwd string // of the process, as the kernel shows them to us
@@ -85,7 +85,8 @@ func (n *names) ofPin(pin int, id ID) (*File, error) {
 		leads = append(leads, l)
 	}
 	same := func(f *File) bool { return f.id == id }
-	if f := n.look(leads, same); f != nil {
+	f, cause := n.look(leads, same)
+	if f != nil {
 		return f, nil
 	}
 	// What is unlinked has " (deleted)" at its end. When the inode has another link, that is what we are looking for.
@@ -95,12 +96,11 @@ func (n *names) ofPin(pin int, id ID) (*File, error) {
 	if f := n.scan(leads, uint32(id.ino), same); f != nil {
 		return f, nil
 	}
-	return nil, fmt.Errorf("%w: %q leads to another file from here, and so it does from the root directory of process %d",
-		fs.ErrNotExist, path, n.pid)
+	return nil, fmt.Errorf("%w: %q does not lead to it from our root directory, nor from that of process %d", cause, path, n.pid)
 }
 
-// ofSocket finds the file that the kernel's socket table tells of. Of its inode number it tells only 32 bits, so the file must be alive,
-// too. It is nil when the socket is closed by now.
+// ofSocket finds the file that the kernel's socket table tells of. It tells only 32 bits of the inode number, so the file must not
+// be dead, either.
 func (n *names) ofSocket(s sockdiag.Socket) (*File, error) {
 	var leads []lead
 	if strings.HasPrefix(s.Name, "/") {
@@ -122,30 +122,34 @@ func (n *names) ofSocket(s sockdiag.Socket) (*File, error) {
 		state, _ := f.Probe()
 		return state != StateDead
 	}
-	f := n.look(leads, same)
+	f, cause := n.look(leads, same)
 	if f == nil {
 		f = n.scan(leads, s.VFSInode, same)
 	}
 	if f == nil {
-		return nil, fmt.Errorf("%w: %q, bound by process %d, is not where its name says, nor anywhere else in its directory",
-			fs.ErrNotExist, s.Name, n.pid)
+		return nil, fmt.Errorf("%w: %q is not where process %d bound it, nor under another name there", cause, s.Name, n.pid)
 	}
 	return fromOurRoot(f), nil
 }
 
-// look opens the first of the leads that ends at the right file.
-func (n *names) look(leads []lead, same func(*File) bool) *File {
+// look opens the first of the leads that ends at the right file. If none does, cause is why: fs.ErrNotExist, unless
+// one could not be followed to its end.
+func (n *names) look(leads []lead, same func(*File) bool) (f *File, cause error) {
+	cause = fs.ErrNotExist
 	for _, l := range leads {
 		f, err := l.open()
+		if errors.Is(err, fs.ErrPermission) {
+			cause = fs.ErrPermission
+		}
 		if err != nil {
 			continue
 		}
 		if same(f) {
-			return f
+			return f, nil
 		}
 		_ = f.Close()
 	}
-	return nil
+	return nil, cause
 }
 
 // scan looks for an entry with that inode number in the directories of the leads, and in the additional ones.
@@ -206,15 +210,8 @@ func fromOurRoot(f *File) *File {
 	return ours
 }
 
-// errNoPath: the kernel's name for a file is too long for it to tell.
-var errNoPath = errors.New("its path is longer than PATH_MAX")
-
 // pathOf is what the kernel calls the file behind a descriptor. It is absolute and free of symlinks, but may be a path in
 // a mount namespace that is not ours, or followed by " (deleted)".
 func pathOf(fd int) (string, error) {
-	path, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(fd))
-	if errors.Is(err, unix.ENAMETOOLONG) {
-		err = errNoPath
-	}
-	return path, err
+	return sys.Readlinkat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(fd))
 }

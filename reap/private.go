@@ -1,7 +1,9 @@
 package reap
 
 import (
-	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"math/rand/v2"
 	"strings"
 )
 
@@ -19,8 +21,16 @@ func privateName(name string) string {
 	return absentName()[:min(max(len(name), privateShortest), privateLongest)]
 }
 
-// absentName makes a name that no entry has: 128 random bits, not to be guessed.
-func absentName() string { return privatePrefix + rand.Text() }
+// absentName makes a name that no entry has: 128 random bits.
+//
+// They are the runtime's, which the kernel seeded. The first use of crypto/rand arms a timer, for which the runtime may
+// have to make descriptors; at the limit it cannot, and ends the process.
+func absentName() string {
+	var bits [16]byte
+	binary.NativeEndian.PutUint64(bits[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(bits[8:], rand.Uint64())
+	return privatePrefix + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(bits[:])
+}
 
 // IsPrivate tells whether a base name is one that a removal uses for a moment. Listings leave such names out.
 func IsPrivate(base string) bool { return strings.HasPrefix(base, privatePrefix) }

@@ -97,7 +97,7 @@ var (
 // probe connects a datagram socket to the pinned inode. The errno is the answer:
 //
 //   - EPROTOTYPE: a stream or seqpacket socket is bound to it, listening or not;
-//   - success, EPERM: a datagram socket is, the latter one that is connected elsewhere;
+//   - success, EPERM: a datagram socket is, the latter one that is connected elsewhere, unless the file is immutable;
 //   - ECONNREFUSED: no socket is. The kernel says so of a regular file too, so the type comes first;
 //   - anything else: unknown. ENOENT here means that /proc is missing.
 func (pr prober) probe(p pin) (State, error) {
@@ -120,7 +120,13 @@ func (pr prober) probe(p pin) (State, error) {
 		// Or the probe's socket would keep a reference to the server's. Should it fail, Close does the same.
 		_ = sys.Disconnect(pr.sock)
 		return StateAlive, nil
-	case errors.Is(err, unix.EPROTOTYPE), errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.EPROTOTYPE):
+		return StateAlive, nil
+	case errors.Is(err, unix.EPERM):
+		if file, err := sys.FileAttributes(p.fd); err != nil || file.Fixed {
+			// Nobody may write to an immutable file, so the kernel says EPERM before it looks for a socket.
+			return StateUnknown, unix.EPERM
+		}
 		return StateAlive, nil
 	case errors.Is(err, unix.ECONNREFUSED):
 		return StateDead, nil
@@ -136,7 +142,7 @@ func probeReason(err error) Reason {
 	switch {
 	case errors.Is(err, errNoProcfs):
 		return ReasonNoProcfs
-	case errors.Is(err, unix.EACCES):
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return ReasonPermission
 	default:
 		return ReasonNone

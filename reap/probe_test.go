@@ -125,7 +125,6 @@ func socketType(t *testing.T, s *boundSocket) int {
 // noticed is all that a server could see of a client.
 type noticed struct {
 	events    int16
-	queued    uint32 // clients not yet accepted, which sock_diag(7) shows as the receive queue
 	receive   error
 	peer      error
 	sockError int
@@ -159,9 +158,7 @@ func notices(t *testing.T, s *boundSocket) noticed {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(s.path, &st); err != nil {
-		t.Fatal(err)
-	}
+	must(t, unix.Lstat(s.path, &st))
 	n.nlink, n.mode, n.mtime, n.ctime = uint64(st.Nlink), st.Mode, st.Mtim, st.Ctim //nolint:unconvert // the type differs by architecture
 	return n
 }
@@ -205,9 +202,7 @@ func TestProbeLeavesClientsAlone(t *testing.T) {
 	buf := make([]byte, 1)
 	for i := range 10 {
 		wantState(t, f, StateAlive, ReasonNone)
-		if err := unix.Send(client, []byte{byte(i)}, 0); err != nil {
-			t.Fatal(err)
-		}
+		must(t, unix.Send(client, []byte{byte(i)}, 0))
 		wantState(t, f, StateAlive, ReasonNone)
 		if n, err := unix.Read(s.fd, buf); n != 1 || err != nil || buf[0] != byte(i) {
 			t.Fatalf("received %v %d, %v", buf, n, err)
@@ -224,9 +219,7 @@ func TestProbeHoldsNothing(t *testing.T) {
 		wantState(t, f, StateAlive, ReasonNone)
 		s.die()
 		wantState(t, f, StateDead, ReasonNone)
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Remove(path))
 	}
 }
 
@@ -260,9 +253,7 @@ func TestProbeSeesTheSocketNotTheProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(s.fd), nil, 0); err != nil {
-			t.Fatal(err)
-		}
+		must(t, unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(s.fd), nil, 0))
 		s.die()
 		f := openFile(t, path)
 		wantState(t, f, StateAlive, ReasonNone)
@@ -290,19 +281,13 @@ func TestProbeSeesTheSocketNotTheProcess(t *testing.T) {
 func TestProbeFollowsTheInode(t *testing.T) {
 	dir := testutil.TempDir(t)
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "sub", "b")
-	if err := os.Mkdir(filepath.Dir(b), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Dir(b), 0o700))
 	s := bindSocket(t, a, unix.SOCK_STREAM)
 	f := openFile(t, a)
-	if err := os.Link(a, b); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Link(a, b))
 	linked := openFile(t, b)
 	wantState(t, linked, StateAlive, ReasonNone)
-	if err := os.Rename(a, filepath.Join(dir, "c")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(a, filepath.Join(dir, "c")))
 	wantState(t, openFile(t, filepath.Join(dir, "c")), StateAlive, ReasonNone)
 	// The name is what a File asks by; the search is for Remove.
 	wantState(t, f, StateUnknown, ReasonNone)
@@ -316,10 +301,8 @@ func TestProbeFollowsTheInode(t *testing.T) {
 func TestProbeOthers(t *testing.T) {
 	dir := testutil.TempDir(t)
 	bindSocket(t, filepath.Join(dir, "live"), unix.SOCK_STREAM)
-	if err := os.Symlink("live", filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
-	for what, make := range map[string]func(path string) error{
+	must(t, os.Symlink("live", filepath.Join(dir, "link")))
+	for what, create := range map[string]func(path string) error{
 		"regular file":           func(path string) error { return os.WriteFile(path, nil, 0o600) },
 		"directory":              func(path string) error { return os.Mkdir(path, 0o700) },
 		"fifo":                   func(path string) error { return unix.Mkfifo(path, 0o600) },
@@ -331,10 +314,8 @@ func TestProbeOthers(t *testing.T) {
 			path := filepath.Join(dir, what)
 			leaveDead(t, path)
 			f := openFile(t, path)
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
-			if err := make(path); err != nil {
+			must(t, os.Remove(path))
+			if err := create(path); err != nil {
 				t.Fatal(err)
 			}
 			kept := pinInode(t, path)
@@ -370,9 +351,7 @@ func TestProbeWithoutPermission(t *testing.T) {
 		"dead":  bindSocket(t, filepath.Join(dir, "dead"), unix.SOCK_STREAM),
 		"alive": bindSocket(t, filepath.Join(dir, "alive"), unix.SOCK_STREAM),
 	} {
-		if err := os.Chmod(s.path, 0o555); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chmod(s.path, 0o555))
 		f := openFile(t, s.path)
 		if what == "dead" {
 			s.die()
@@ -391,7 +370,7 @@ func TestProbeWithoutPermission(t *testing.T) {
 func TestProbeWithoutProcfs(t *testing.T) {
 	for what, take := range map[string]func(t *testing.T, dir string){
 		"unmounted": func(t *testing.T, _ string) {
-			for unix.Unmount("/proc", unix.MNT_DETACH) == nil { //nolint:revive // until the last mount is gone
+			for unix.Unmount("/proc", unix.MNT_DETACH) == nil { // until the last mount is gone
 			}
 		},
 		"covered by another filesystem": func(t *testing.T, _ string) { mount(t, "tmpfs", "/proc", "tmpfs", 0, "") },
@@ -399,13 +378,9 @@ func TestProbeWithoutProcfs(t *testing.T) {
 			// Every number leads to a dead socket.
 			leaveDead(t, filepath.Join(dir, "dead"))
 			mount(t, "tmpfs", "/proc", "tmpfs", 0, "")
-			if err := os.MkdirAll("/proc/thread-self/fd", 0o755); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.MkdirAll("/proc/thread-self/fd", 0o755))
 			for fd := range 256 {
-				if err := os.Symlink(filepath.Join(dir, "dead"), filepath.Join("/proc/thread-self/fd", strconv.Itoa(fd))); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Symlink(filepath.Join(dir, "dead"), filepath.Join("/proc/thread-self/fd", strconv.Itoa(fd))))
 			}
 		},
 	} {
@@ -476,9 +451,7 @@ func TestProbeAcrossNamespaces(t *testing.T) {
 			t.Run(name+" "+kind, func(t *testing.T) {
 				dir := testutil.TempDir(t)
 				alias := filepath.Join(dir, "alias")
-				if err := os.Mkdir(alias, 0o700); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Mkdir(alias, 0o700))
 				path := filepath.Join(dir, "s")
 				cmd := testutil.Command(t, "serve", path, kind)
 				if flag&unix.CLONE_NEWNS != 0 {
@@ -542,21 +515,16 @@ func bindInLoop(t *testing.T, dir string, n int, look func(i int)) {
 }
 
 // slowBinds makes each bind(2) in a directory take longer, after its file can be seen and before the probe finds the
-// socket: then the kernel queues the event of the new file for everybody who watches the directory.
+// socket: then the kernel queues the event of the new file for everybody who watches the directory, and
+// tells whom it wakes.
 func slowBinds(t *testing.T, dir string) {
 	t.Helper()
-	const (
-		watchers = 100 // of 128 that fs.inotify.max_user_instances allows one user
-		pollers  = 8 // of each, to be told
-	)
-	var epolls [pollers]int
-	for i := range epolls {
-		var err error
-		if epolls[i], err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-			t.Fatal(os.NewSyscallError("epoll_create1", err))
-		}
-		t.Cleanup(func() { unix.Close(epolls[i]) })
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(os.NewSyscallError("epoll_create1", err))
 	}
+	t.Cleanup(func() { unix.Close(epoll) })
+	const watchers = 100 // of 128 that fs.inotify.max_user_instances allows one user
 	for range watchers {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 		if err == unix.EMFILE {
@@ -569,10 +537,8 @@ func slowBinds(t *testing.T, dir string) {
 		if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
 			t.Fatal(os.NewSyscallError("inotify_add_watch", err))
 		}
-		for _, epoll := range epolls {
-			if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-				t.Fatal(os.NewSyscallError("epoll_ctl", err))
-			}
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+			t.Fatal(os.NewSyscallError("epoll_ctl", err))
 		}
 	}
 }
@@ -643,9 +609,7 @@ func TestDuringBindElsewhere(t *testing.T) {
 	dir := testutil.TempDir(t)
 	binds, links := filepath.Join(dir, "binds"), filepath.Join(dir, "links")
 	for _, d := range []string{binds, links} {
-		if err := os.Mkdir(d, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Mkdir(d, 0o700))
 	}
 	early := 0
 	bindInLoop(t, binds, 500, func(i int) {

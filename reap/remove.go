@@ -51,8 +51,12 @@ func (f *File) remove(o RemoveOptions) Result {
 	}
 	// The name is gone or is another inode's, or the inode has more names: look for them in the directory.
 	others, err := f.otherNames()
-	if err != nil && first.Err == nil {
-		first.Err = err
+	switch {
+	case err == nil:
+	case first.Outcome == OutcomeRemoved, errors.Is(err, unix.EACCES):
+		first.Err = err // as far as one can see
+	default:
+		return refusal("look for other names", err)
 	}
 	for _, name := range others {
 		r, _ := f.removeName(pr, name, o)
@@ -109,12 +113,13 @@ func (p pin) ask(pr prober) (r Result, dead bool) {
 		return Result{}, true
 	case StateAlive:
 		return Result{Outcome: OutcomeAlive}, false
+	default:
+		r = Result{Outcome: OutcomeUnknown, Reason: probeReason(err), Err: fmt.Errorf("probe: %w", err)}
+		if r.Reason == ReasonPermission {
+			r.Outcome = OutcomeRefused
+		}
+		return r, false
 	}
-	r = Result{Outcome: OutcomeUnknown, Reason: probeReason(err), Err: fmt.Errorf("probe: %w", err)}
-	if r.Reason == ReasonPermission {
-		r.Outcome = OutcomeRefused
-	}
-	return r, false
 }
 
 // judgeable tells whether "dead" can be believed of an inode that was never seen alive. Force believes it of what may

@@ -3,6 +3,7 @@ package reap
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"golang.org/x/sys/unix"
 
@@ -14,15 +15,17 @@ import (
 type snapshot struct {
 	p     *pidfd.Process
 	pid   int
-	names *names
+	dirs  []string
+	names *names         // of the thread by whose table it has its sockets
 	conn  *sockdiag.Conn // nil until needed
 
 	files []*File
 	known map[ID]bool // those in files, and those that were found dead or without a name
 	errs  []error
 
-	// Files of which only connected sockets were found yet: each with a way to find it.
+	// Files of which only connected sockets were found yet, each with a way to find it.
 	connected []connected
+	noted     map[ID]bool // those with an id there
 }
 
 // connected is a file that the process may have accepted sockets of, and no more.
@@ -30,10 +33,6 @@ type connected struct {
 	entry
 	id   ID // zero where only the entry is known
 	find func() (*File, error)
-}
-
-func newSnapshot(p *pidfd.Process, pid int, dirs []string) *snapshot {
-	return &snapshot{p: p, pid: pid, names: newNames(pid, dirs), known: map[ID]bool{}}
 }
 
 // end gives up what taking the snapshot needed.
@@ -46,9 +45,10 @@ func (s *snapshot) end() {
 // take fails when the process's descriptors cannot be read. Whatever else goes wrong is in errs.
 func (s *snapshot) take() error {
 	sockets, err := unixSockets(s.pid)
-	if err != nil {
+	if err != nil || len(sockets) == 0 {
 		return err
 	}
+	s.names = newNames(sockets[0].table, s.dirs)
 	var left []descriptor
 	var refusal error
 	for _, d := range sockets {
@@ -80,8 +80,10 @@ func (s *snapshot) ask(d descriptor) error {
 	defer b.unpin()
 	switch {
 	case s.known[b.id]:
+	case b.connected && s.noted[b.id]:
 	case b.connected:
-		// Not kept until then: a pin for each file can be more descriptors than we may have.
+		s.noted[b.id] = true
+		// It is asked again then: pins for all of them can be more descriptors than we may have.
 		s.connected = append(s.connected, connected{entryOf(b.pin, b.id), b.id, func() (*File, error) { return s.askAgain(d) }})
 	default:
 		s.add(s.names.ofPin(b.pin, b.id))
@@ -144,8 +146,12 @@ func (s *snapshot) addConnected() {
 		}
 	}
 	for i, c := range s.connected {
-		if !bound[i] && !s.known[c.id] {
-			s.add(c.find())
+		if bound[i] || s.known[c.id] {
+			continue
+		}
+		// Most likely the listener is gone, and its file with it: nothing to complain of.
+		if f, err := c.find(); !errors.Is(err, fs.ErrNotExist) {
+			s.add(f, err)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -33,7 +32,7 @@ type SweepOptions struct {
 	MinAge time.Duration
 }
 
-// ErrBadPattern: SweepOptions.Match is no pattern.
+// ErrBadPattern is what Validate says of a Match that is no pattern.
 var ErrBadPattern = doublestar.ErrBadPattern
 
 // Validate tells what is wrong with the options: a Match that is no pattern (ErrBadPattern), a negative MinAge.
@@ -106,16 +105,6 @@ type suspect struct {
 	took time.Duration
 }
 
-// place is a directory that is swept.
-type place struct {
-	*dir
-	path string // as it is told
-	rel  string // as it is matched: relative to the directory given, "" or with a slash at its end
-}
-
-// entry gives the path of an entry.
-func (p place) entry(name string) string { return strings.TrimSuffix(p.path, "/") + "/" + name }
-
 // close also serves an iteration that panicked.
 func (s *sweep) close() {
 	for _, c := range s.batch {
@@ -126,7 +115,7 @@ func (s *sweep) close() {
 
 func (s *sweep) tell(r Result) bool {
 	r.DryRun = s.DryRun
-	return s.yield(r) && s.ctx.Err() == nil
+	return s.yield(r)
 }
 
 // tellDirectory tells that something could not be done with a directory. One that is gone had nothing to remove.
@@ -142,25 +131,22 @@ func (s *sweep) tellDirectory(op, path string, err error) bool {
 // given sweeps one of the directories that were given.
 func (s *sweep) given(path string) bool {
 	d, err := openDir(path)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return s.tell(Result{Path: path, Outcome: OutcomeFailed, Err: &fs.PathError{Op: "open directory", Path: path, Err: err}})
 	}
 	if err != nil {
 		return s.tellDirectory("open directory", path, err)
 	}
 	defer d.release()
-	return hasNoSockets(d) || s.directory(place{dir: d, path: path})
-}
-
-// hasNoSockets tells whether the directory is of procfs or sysfs, where nobody can bind.
-func hasNoSockets(d *dir) bool {
-	kind, err := sys.FilesystemType(d.fd)
-	return err == nil && (kind == unix.PROC_SUPER_MAGIC || kind == unix.SYSFS_MAGIC)
+	return onKernelFS(d.fd) || s.directory(place{dir: d, path: path, network: onNetworkFS(d.fd)})
 }
 
 // directory sweeps a directory, first its own sock-files and then what is below. So it holds neither names nor pins of one
 // while it is in another, and the barrier is for one directory.
 func (s *sweep) directory(p place) bool {
+	if s.ctx.Err() != nil {
+		return false
+	}
 	going, below := true, false
 	err := p.list(func(e sys.Dirent) bool {
 		if e.Type == unix.DT_DIR || e.Type == unix.DT_UNKNOWN {
@@ -179,37 +165,7 @@ func (s *sweep) directory(p place) bool {
 	if !going || !below || !s.Recursive {
 		return going
 	}
-	err = p.list(func(e sys.Dirent) bool {
-		if e.Type == unix.DT_DIR || e.Type == unix.DT_UNKNOWN {
-			going = s.subdirectory(p, string(e.Name))
-		}
-		return going
-	})
-	if err != nil {
-		return going && s.tellDirectory("read directory", p.path, err)
-	}
-	return going
-}
-
-// subdirectory sweeps an entry that is, or may be, a directory.
-func (s *sweep) subdirectory(p place, name string) bool {
-	fd, err := sys.OpenSubdir(p.fd, name)
-	if errors.Is(err, unix.ENOTDIR) {
-		return true
-	}
-	path := p.entry(name)
-	if err != nil {
-		return s.tellDirectory("open directory", path, err)
-	}
-	d, err := shareDir(fd)
-	if err != nil {
-		return s.tellDirectory("open directory", path, err)
-	}
-	defer d.release()
-	if d.id.Mount != p.id.Mount && (onNetworkFS(d.fd) || hasNoSockets(d)) {
-		return true
-	}
-	return s.directory(place{dir: d, path: path, rel: p.rel + name + "/"})
+	return p.subdirectories(s.directory, s.tellDirectory)
 }
 
 // file looks at an entry that is, or may be, a sock-file.
@@ -239,7 +195,7 @@ func (s *sweep) file(p place, name string) bool {
 		r.Path, r.Took = p.entry(name), time.Since(start)
 		return s.tell(r)
 	}
-	if !c.stat.IsSocket() || c.age() < s.MinAge {
+	if !c.stat.IsSocket() || (s.MinAge > 0 && c.age() < s.MinAge) {
 		c.unpin()
 		return true
 	}
@@ -266,6 +222,9 @@ func (s *sweep) flush() bool {
 	}
 	barrier := s.batch[0].dir.barrier()
 	for n := len(s.batch) - 1; n >= 0; n-- {
+		if s.ctx.Err() != nil {
+			return false
+		}
 		c := s.batch[n]
 		s.batch = s.batch[:n]
 		start := time.Now()

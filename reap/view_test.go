@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
@@ -233,6 +236,43 @@ func serveThroughOverlay() {
 	}
 }
 
+// TestLayersWhileProcessesComeAndGo: that a process is a zombie, or gone while its mount table is read, is no cause for doubt.
+func TestLayersWhileProcessesComeAndGo(t *testing.T) {
+	zombie := testutil.Command(t, "exit")
+	must(t, zombie.Start())
+	must(t, unix.Waitid(unix.P_PID, zombie.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil))
+	if findLayers().doubt {
+		t.Error("in doubt beside a zombie")
+	}
+	onThread(t, "beside a zombie of another user", func(t *testing.T, _ string) {
+		become(t, nobody)
+		if findLayers().doubt {
+			t.Error("in doubt")
+		}
+	})
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = exec.Command("/bin/true").Run()
+				}
+			}
+		})
+	}
+	for range 50 {
+		if findLayers().doubt {
+			t.Error("in doubt")
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
 func TestViewOfContainerStorage(t *testing.T) {
 	home := testutil.TempDir(t)
 	layout(t, home, ".local/share/containers/storage/overlay/x/diff", ".local/share/other", "data/docker/overlay2/x/diff", "else")
@@ -304,20 +344,25 @@ func TestViewIsRefreshed(t *testing.T) {
 
 // TestViewOfFUSE mounts a filesystem that nobody serves: it belongs to another user, so the kernel answers us by itself.
 func TestViewOfFUSE(t *testing.T) {
-	onThread(t, "fuse", func(t *testing.T, dir string) {
+	onThread(t, "fuse", func(t *testing.T, top string) {
 		unshareMounts(t)
-		layout(t, dir, "fuse", "more")
+		layout(t, top, "fuse", "more")
 		fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { unix.Close(fd) })
-		mount(t, "none", dir+"/fuse", "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, nobody, nobody))
-		wantBlind(t, dir+"/fuse", ReasonNetworkFS)
+		defer unix.Close(fd)
+		mount(t, "none", top+"/fuse", "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", fd, nobody, nobody))
+		root, err := sys.OpenDir(unix.AT_FDCWD, top+"/fuse")
+		must(t, err)
+		defer unix.Close(root)
+		if r := (&dir{fd: root}).view().blind(true); r != ReasonNetworkFS {
+			t.Errorf("%q", r)
+		}
 
 		// A sweep does not enter what it could not remove anything of, unless it was told to.
-		leaveDead(t, dir+"/more/dead")
-		wantSweep(t, SweepOptions{Recursive: true, Force: true}, []string{dir}, map[string]string{dir + "/more/dead": "removed"})
-		wantSweep(t, SweepOptions{}, []string{dir + "/fuse"}, map[string]string{dir + "/fuse": "refused permission"})
+		leaveDead(t, top+"/more/dead")
+		wantSweep(t, SweepOptions{Recursive: true, Force: true}, []string{top}, map[string]string{top + "/more/dead": "removed"})
+		wantSweep(t, SweepOptions{}, []string{top + "/fuse"}, map[string]string{top + "/fuse": "refused permission"})
 	})
 }

@@ -33,6 +33,12 @@ func InotifyRemove(fd int, wd int32) error {
 	return wrap("inotify_rm_watch", err)
 }
 
+// InotifyQueued is how many bytes of events are queued: FIONREAD, inotify(7).
+func InotifyQueued(fd int) (int, error) {
+	n, err := ignoringEINTRInt(func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
+	return n, wrap("ioctl FIONREAD", err)
+}
+
 // InotifyRead appends what is queued, up to one buffer full, and tells whether there may be more.
 func InotifyRead(fd int, buf []byte, events []InotifyEvent) (_ []InotifyEvent, more bool, err error) {
 	n, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })

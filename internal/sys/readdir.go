@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,10 +21,16 @@ var errDirent = errors.New("malformed directory entry")
 // direntHeader is the length of linux_dirent64 before its name: inode, offset, length and type.
 const direntHeader = 8 + 8 + 2 + 1
 
+// blocks are what directories are read into. Every sock-file that somebody else removed first costs a look at its
+// directory, and there can be thousands at once.
+var blocks = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 // ReadDir reads a directory from where its descriptor stands and calls yield for each entry, "." and ".." apart,
 // until that returns false. Name is valid during the call only: a directory of any size takes the memory of one block.
 func ReadDir(fd int, yield func(Dirent) bool) error {
-	buf := make([]byte, 32<<10)
+	block := blocks.Get().(*[32 << 10]byte)
+	defer blocks.Put(block)
+	buf := block[:]
 	for {
 		n, err := ignoringEINTRInt(func() (int, error) { return unix.Getdents(fd, buf) })
 		if err != nil || n == 0 {

@@ -67,6 +67,24 @@ func Program(name string) Feature {
 	}}
 }
 
+// descriptors is the name that stands for every [Descriptors].
+const descriptors = "descriptors"
+
+// Descriptors is a limit of at least n open descriptors: RLIMIT_NOFILE, getrlimit(2). In SOCKWATCH_TEST_REQUIRE
+// "descriptors" stands for any number.
+func Descriptors(n uint64) Feature {
+	return Feature{name: descriptors, check: func() error {
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			return err
+		}
+		if limit.Cur < n { // Go has raised it to the hard limit
+			return fmt.Errorf("at most %d may be open, and %d are wanted", limit.Cur, n)
+		}
+		return nil
+	}}
+}
+
 // requireEnv lists the features without which a test fails instead of skipping.
 const requireEnv = "SOCKWATCH_TEST_REQUIRE"
 
@@ -93,7 +111,7 @@ func required() []string {
 
 // checkRequired finds the misspelt name that would require nothing.
 func checkRequired() error {
-	known := []string{programs}
+	known := []string{programs, descriptors}
 	for _, f := range []Feature{Root, BPF, Pidfs, InfoExit, UserNS, Overlay, Ext4, Tmpfs} {
 		known = append(known, f.name)
 	}
