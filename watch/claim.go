@@ -73,7 +73,7 @@ func (o *Owner) Claim(path string, s Source) (*Claim, error) {
 		c = &Claim{owner: o, path: path, source: s}
 		o.add(c)
 	}
-	if c.dir == nil {
+	if c.dir == nil && o.phase <= watching {
 		// First the watch, then the look: what appears in between is seen by both. A parent that is not there yet, or
 		// cannot be watched, is no error: the path is looked up at the owner's end.
 		if d, err := w.watchDir(strings.TrimSuffix(path, name)); err == nil {
@@ -109,6 +109,7 @@ func (o *Owner) ClaimFile(f *reap.File, s Source) (*Claim, error) {
 }
 
 func (o *Owner) claimFile(f *reap.File, s Source) (c *Claim, isNew bool, err error) {
+	old := o.replaced(f.Path())
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	if err := o.claimable(); err != nil {
@@ -119,16 +120,41 @@ func (o *Owner) claimFile(f *reap.File, s Source) (c *Claim, isNew bool, err err
 		_ = f.Close()
 		return c, false, nil
 	}
-	// A path that was told and not found yet is this file.
-	if c := o.byPath(f.Path()); c != nil && c.file == nil && c.state == armed {
+	// A path that was told and not found yet is this file, and so is one that another inode had.
+	if c := o.byPath(f.Path()); c != nil && c.state == armed && (c.file == nil || c.file == old && o.phase <= watching) {
 		c.strengthen(s)
 		o.setFile(c, f)
+		if old != nil {
+			_ = old.Close()
+		}
 		return c, false, nil
 	}
 	c = &Claim{owner: o, path: f.Path(), source: s}
 	o.add(c)
 	o.setFile(c, f)
 	return c, true, nil
+}
+
+// replaced gives the file of the claim on a path, if another inode has the name by now.
+func (o *Owner) replaced(path string) *reap.File {
+	o.w.mu.Lock()
+	var claimed *reap.File
+	if c := o.byPath(path); c != nil && c.state == armed && o.phase <= watching {
+		claimed = c.file
+	}
+	o.w.mu.Unlock()
+	if claimed == nil {
+		return nil
+	}
+	f, err := reap.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if f.ID() == claimed.ID() {
+		return nil
+	}
+	return claimed
 }
 
 // claimable tells whether the owner takes claims. The caller holds w.mu.
@@ -173,6 +199,9 @@ func (w *Watcher) emitClaim(c *Claim) {
 
 // setFile makes a claim an identified one. The caller holds w.mu.
 func (o *Owner) setFile(c *Claim, f *reap.File) {
+	if o.index != nil && c.file != nil && o.index.ids[c.file.ID()] == c {
+		delete(o.index.ids, c.file.ID())
+	}
 	c.file = f
 	o.reindex(c)
 }
@@ -218,6 +247,9 @@ func (c *Claim) commit() bool {
 	w := c.owner.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
 	if c.state == armed {
 		c.state = committed
 	}

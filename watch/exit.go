@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/reap"
 )
@@ -19,9 +17,9 @@ func now() time.Time { return time.Now() }
 func (o *Owner) ready(reaped bool) {
 	w := o.w
 	w.mu.Lock()
-	phase, process := o.phase, o.process
+	phase, process, released := o.phase, o.process, o.released
 	w.mu.Unlock()
-	if phase == finished || process == nil {
+	if phase == finished || process == nil || released {
 		return
 	}
 	if phase == watching {
@@ -39,10 +37,11 @@ func (o *Owner) ready(reaped bool) {
 func (o *Owner) died() {
 	w, at := o.w, now()
 	w.mu.Lock()
-	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.file == nil })
+	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.file == nil || c.dir != nil })
 	w.mu.Unlock()
 	if expecting {
 		w.readInotify() // what appeared before the end is queued before it
+		o.matchUnmatched()
 	}
 	exit := o.process.Exit()
 
@@ -64,6 +63,7 @@ func (o *Owner) died() {
 	}
 	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
 	closeOnce(o.exited)
+	o.leaveSpaces() // it binds nothing any more
 	w.mu.Unlock()
 	for i, c := range claims {
 		w.conclude(c, results[i], at)
@@ -147,7 +147,7 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 	w := o.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil {
+	if o.claimable() != nil || o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil {
 		_ = f.Close()
 		return nil
 	}
@@ -162,23 +162,38 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 // attempt tries to remove the file of a claim.
 func (w *Watcher) attempt(c *Claim) reap.Result {
 	w.mu.Lock()
-	file, path, state := c.file, c.path, c.state
+	file, named, aborted := c.file, c.dir != nil, c.state != armed || w.closed
 	w.mu.Unlock()
-	if state != armed {
-		return reap.Result{Path: path, Err: reap.ErrAborted}
+	if aborted {
+		return reap.Result{Path: c.path, Err: reap.ErrAborted}
 	}
 	if file == nil {
-		var err error
-		if file, err = reap.Open(path); err != nil {
-			return reap.Unopened(path, err)
+		found, err := reap.Open(c.path)
+		if err != nil {
+			return reap.Unopened(c.path, err)
 		}
 		w.mu.Lock()
-		c.owner.setFile(c, file)
+		if c.file == nil {
+			// Found only now: if it is alive, it is somebody else's.
+			c.wait().final = true
+			c.owner.setFile(c, found)
+		} else { // somebody has just told which one it is
+			_ = found.Close()
+		}
+		file = c.file
 		w.mu.Unlock()
-		// Found only now: if it is alive, it is somebody else's.
-		c.later = &later{final: true}
 	}
-	r := file.Remove(reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit})
+	options := reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit}
+	r := file.Remove(options)
+	if r.Outcome == reap.OutcomeGone && named && c.later == nil {
+		// The directory may have been made anew. That is not the one that is watched: look at the path once more.
+		if found, err := reap.Open(c.path); err == nil {
+			if again := found.Remove(options); again.Outcome != reap.OutcomeAlive {
+				r = again
+			}
+			_ = found.Close()
+		}
+	}
 	if r.Outcome != reap.OutcomeRemoved && r.Outcome != reap.OutcomeGone {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
@@ -194,11 +209,11 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
 	if errors.Is(r.Err, reap.ErrAborted) {
 		return // released meanwhile
 	}
+	if c.later != nil {
+		c.later.since = at
+	}
 	if r.Outcome == reap.OutcomeAlive || transient(r) {
-		if c.later == nil {
-			c.later = &later{}
-		}
-		c.later.since, c.later.step = at, 0
+		c.wait().since, c.later.step = at, 0
 		w.retries.push(c)
 		return
 	}
@@ -213,8 +228,7 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
 
 // transient tells whether a removal failed for want of something that others may give back.
 func transient(r reap.Result) bool {
-	return r.Outcome == reap.OutcomeFailed &&
-		(errors.Is(r.Err, unix.EMFILE) || errors.Is(r.Err, unix.ENFILE) || errors.Is(r.Err, unix.ENOMEM))
+	return r.Outcome == reap.OutcomeFailed && exhausted(r.Err)
 }
 
 // outcome records and tells what became of a claim. Being kept for the same reason once more is no news.
@@ -224,6 +238,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result) {
 	if c.state == withdrawn {
 		return
 	}
+	r.DryRun = w.dryRun
 	o, first := c.owner, c.result == nil
 	if !first && c.result.Outcome == r.Outcome && c.result.Reason == r.Reason {
 		return

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/sockwatch/sockwatch/pidfd"
@@ -27,7 +28,7 @@ type holders struct {
 	cancel     context.CancelFunc
 	byIdentity map[pidfd.Identity]*holder
 	waiting    []*Claim // to be searched for
-	searching  bool
+	searching  []*Claim // being searched for: the search reads their files
 }
 
 func (hs *holders) init(w *Watcher) {
@@ -45,7 +46,7 @@ func (w *Watcher) search(c *Claim) {
 
 func (w *Watcher) searchNext() {
 	hs := &w.holders
-	if hs.searching || len(hs.waiting) == 0 {
+	if len(hs.searching) > 0 || len(hs.waiting) == 0 {
 		return
 	}
 	claims := hs.waiting
@@ -61,11 +62,11 @@ func (w *Watcher) searchNext() {
 	if len(claims) == 0 {
 		return
 	}
-	hs.searching = true
+	hs.searching = claims
 	w.loop.Go(func() {
 		found, err := findHolders(hs.ctx, files)
 		posted := w.post(func() {
-			hs.searching = false
+			hs.searching = nil
 			if err != nil {
 				w.log.Warn().Err(err).Msg("look for the processes that hold a dead process's sockets")
 			}
@@ -152,18 +153,15 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 	w.mu.Unlock()
 
 	kept := reap.Result{Path: c.path, Outcome: reap.OutcomeAlive, Reason: reap.ReasonHolder}
-	if c.later.final {
-		if len(found.holders[i]) == 0 {
-			kept.Reason = reap.ReasonHolderNotVisible
-		}
-		w.keep(c, kept)
-		return
+	if len(found.holders[i]) == 0 {
+		kept.Reason = reap.ReasonHolderNotVisible
 	}
-	for _, h := range found.holders[i] {
-		w.addHolder(c, h, found)
+	if !c.later.final {
+		for _, h := range found.holders[i] {
+			w.addHolder(c, h, found)
+		}
 	}
 	if len(c.later.holders) == 0 {
-		kept.Reason = reap.ReasonHolderNotVisible
 		w.keep(c, kept)
 		return
 	}
@@ -177,7 +175,7 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 // addHolder makes a process that holds the claim's socket responsible for it.
 func (w *Watcher) addHolder(c *Claim, info reap.Holder, found *candidates) {
 	p := found.processes[info.PID]
-	if p == nil {
+	if p == nil || info.PID == os.Getpid() { // our own end is nothing to wait for
 		return
 	}
 	id, err := p.Identity()

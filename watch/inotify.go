@@ -54,51 +54,76 @@ func (w *Watcher) unwatchDir(d *watchedDir) {
 	_ = sys.InotifyRemove(w.ino.fd, d.wd) // EINVAL: the directory itself is gone
 }
 
-// readInotify reads and answers all that is queued. The loop calls it.
+// longestEvent is the size of an event with a name of NAME_MAX bytes.
+const longestEvent = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
+
+// readInotify reads and answers what is queued by now. What is queued meanwhile is left: whoever makes names faster than
+// they can be looked at must not keep the loop from anything else. The loop calls it.
 func (w *Watcher) readInotify() {
 	if w.inotifyBuf == nil {
 		w.inotifyBuf = make([]byte, 64<<10)
 	}
-	for more := true; more; {
-		var err error
+	queued, err := sys.InotifyQueued(w.ino.fd)
+	if err != nil || queued == 0 {
+		if err != nil {
+			w.log.Error().Err(err).Msg("look at the queue of inotify")
+		}
+		return
+	}
+	for range 1 + queued/(len(w.inotifyBuf)-longestEvent) {
+		var more bool
 		w.inotifyEvents, more, err = sys.InotifyRead(w.ino.fd, w.inotifyBuf, w.inotifyEvents[:0])
 		if err != nil {
 			w.log.Error().Err(err).Msg("read inotify")
 			return
 		}
-		for _, e := range w.inotifyEvents {
-			w.appeared(e)
+		w.answer(w.inotifyEvents)
+		if !more {
+			return
 		}
 	}
 }
 
-// appeared answers one inotify event.
-func (w *Watcher) appeared(e sys.InotifyEvent) {
-	if e.Mask&unix.IN_Q_OVERFLOW != 0 {
-		w.log.Warn().Msg("inotify queue overflow: looking at all watched directories anew")
-		w.rescan()
-		return
-	}
-	w.mu.Lock()
-	d := w.ino.dirs[e.Watch]
-	if d == nil {
+// answer answers inotify events.
+func (w *Watcher) answer(events []sys.InotifyEvent) {
+	appeared := map[*watchedDir][]string{} // in bindspaces
+	for _, e := range events {
+		if e.Mask&unix.IN_Q_OVERFLOW != 0 {
+			w.log.Warn().Msg("inotify queue overflow: looking at all watched directories anew")
+			w.rescan()
+			continue
+		}
+		w.mu.Lock()
+		d := w.ino.dirs[e.Watch]
+		if d == nil {
+			w.mu.Unlock()
+			continue
+		}
+		if e.Mask&unix.IN_IGNORED != 0 { // the directory is gone; its claims are looked up by path at their owner's end
+			delete(w.ino.dirs, e.Watch)
+			w.mu.Unlock()
+			continue
+		}
+		claims := slices.Clone(d.names[e.Name])
+		if len(d.spaces) > 0 && e.Mask&unix.IN_ISDIR == 0 && !reap.IsPrivate(e.Name) {
+			appeared[d] = append(appeared[d], e.Name)
+		}
 		w.mu.Unlock()
-		return
+		for _, c := range claims {
+			w.identify(c)
+		}
 	}
-	if e.Mask&unix.IN_IGNORED != 0 { // the directory is gone; its claims are looked up by path at their owner's end
-		delete(w.ino.dirs, e.Watch)
+	for d, names := range appeared {
+		w.mu.Lock()
+		owners := slices.Clone(d.spaces)
 		w.mu.Unlock()
-		return
-	}
-	claims, owners := slices.Clone(d.names[e.Name]), slices.Clone(d.spaces)
-	path := strings.TrimSuffix(d.path, "/") + "/" + e.Name
-	w.mu.Unlock()
-
-	for _, c := range claims {
-		w.identify(c)
-	}
-	if len(owners) > 0 && e.Mask&unix.IN_ISDIR == 0 && !reap.IsPrivate(e.Name) {
-		w.matchBindspace(path, owners)
+		for names := range slices.Chunk(names, matchMost) {
+			paths := make([]string, 0, len(names))
+			for _, name := range names {
+				paths = append(paths, strings.TrimSuffix(d.path, "/")+"/"+name)
+			}
+			w.matchPaths(paths, owners)
+		}
 	}
 }
 
@@ -124,32 +149,38 @@ func (w *Watcher) rescan() {
 		if len(owners) == 0 {
 			continue
 		}
+		var files []*reap.File
 		for f, err := range reap.List(d.path) {
 			if err != nil {
 				w.log.Warn().Err(err).Str("bindspace", d.path).Msg("rescan")
-				break
+				continue
 			}
-			path := f.Path()
-			_ = f.Close()
-			w.matchBindspace(path, owners)
+			if files = append(files, f); len(files) == matchMost {
+				w.match(files, owners, SourceBindspace)
+				files = nil
+			}
 		}
+		w.match(files, owners, SourceBindspace)
 	}
 }
 
 // identify looks at what has the name of a claim now, and makes it the claim's file if it is to be.
 func (w *Watcher) identify(c *Claim) {
 	f, err := reap.Open(c.path)
-	if err != nil {
-		return // not there, or not a sock-file: pending
+	if err != nil { // not there, or not a sock-file: pending
+		if exhausted(err) {
+			w.remember(c.path, []*Owner{c.owner})
+		}
+		return
 	}
 	// A file that is dead is what an earlier life left behind, and the owner is about to replace it: still pending.
 	// One that cannot be probed is looked at again at the end.
 	state, _ := f.Probe()
 
 	w.mu.Lock()
-	o, process := c.owner, c.owner.process
+	o := c.owner
 	switch {
-	case state != reap.StateAlive, c.state != armed, o.phase > watching, c.is(f.ID()):
+	case c.state != armed, o.phase > watching, c.is(f.ID()), c.file == nil && state != reap.StateAlive:
 		w.mu.Unlock()
 		_ = f.Close()
 		return
@@ -158,101 +189,8 @@ func (w *Watcher) identify(c *Claim) {
 		w.mu.Unlock()
 		return
 	}
+	s := c.source
 	w.mu.Unlock()
-
 	// Another inode has the name of an identified claim. Only the same owner's supersedes it.
-	if process == nil {
-		_ = f.Close()
-		return
-	}
-	if holds, err := reap.Holds(process, f); err != nil || !holds {
-		_ = f.Close()
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c.state != armed || o.phase > watching {
-		_ = f.Close()
-		return
-	}
-	old := c.file
-	o.setFile(c, f)
-	_ = old.Close()
-}
-
-// matchBindspace finds the owner of a sock-file that appeared in a bindspace of some, and claims it for it.
-func (w *Watcher) matchBindspace(path string, owners []*Owner) {
-	f, err := reap.Open(path)
-	if err != nil {
-		return // gone again, or not a sock-file
-	}
-	state, _ := f.Probe()
-	o := w.binder(f, owners)
-	if o == nil && state == reap.StateAlive {
-		state, _ = f.Probe() // its owner may have died since, and that ends its descriptors before it is reported
-	}
-	if o == nil && state == reap.StateDead {
-		o = w.deadBinder(f, owners)
-	}
-	if o == nil {
-		_ = f.Close()
-		return
-	}
-	if _, err := o.ClaimFile(f, SourceBindspace); err != nil {
-		_ = f.Close()
-	}
-}
-
-// binder finds the owner that holds f's socket, the youngest first: it is the most likely to bind something new.
-func (w *Watcher) binder(f *reap.File, owners []*Owner) *Owner {
-	for _, o := range slices.Backward(owners) {
-		w.mu.Lock()
-		process, phase := o.process, o.phase
-		if phase == prepared && len(o.early) < earlyMost {
-			o.early = append(o.early, f.Path())
-		}
-		w.mu.Unlock()
-		if phase != watching || process == nil {
-			continue
-		}
-		if holds, err := reap.Holds(process, f); err == nil && holds {
-			return o
-		}
-	}
-	return nil
-}
-
-// earlyMost bounds what is remembered of a bindspace for an owner that has no process yet.
-const earlyMost = 4096
-
-// deadBinder finds the owner of a sock-file that died before anybody could look. It is the one that is dead by now and
-// not yet settled; of several the one whose convention fits. In doubt it is nobody.
-func (w *Watcher) deadBinder(f *reap.File, owners []*Owner) *Owner {
-	var dying []*Owner
-	for _, o := range owners {
-		w.mu.Lock()
-		process, phase := o.process, o.phase
-		w.mu.Unlock()
-		if phase != watching || process == nil {
-			continue
-		}
-		if exited, err := process.Exited(); err == nil && exited {
-			if o.fits(base(f.Path())) {
-				return o
-			}
-			dying = append(dying, o)
-		}
-	}
-	if len(dying) == 1 {
-		return dying[0]
-	}
-	return nil
-}
-
-// fits tells whether the owner's conventions build this name.
-func (o *Owner) fits(base string) bool {
-	return slices.ContainsFunc(o.opts.Conventions, func(c reap.Convention) bool {
-		_, pid, ok := c.Parse(base)
-		return ok && pid == o.id.PID
-	})
+	w.match([]*reap.File{f}, []*Owner{o}, s)
 }

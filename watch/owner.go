@@ -40,8 +40,9 @@ type Owner struct {
 	claims  []*Claim
 	index   *claimIndex // for owners with many claims
 	open    int         // claims without an outcome
-	early   []string    // sock-files that appeared in a bindspace before Attach
 	spaces  []*watchedDir
+	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
+	unmatched []string
 
 	released bool
 	exited   chan struct{}
@@ -63,7 +64,7 @@ const (
 //
 // Sock-files that the process has bound before are not looked for: see [Owner.Snapshot].
 //
-// Errors: ErrLimit, ErrClosed.
+// Errors: ErrLimit, ErrClosed; pidfd.ErrExited for a handle made after the process was reaped, of which nothing is known.
 func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
 	owner, err := w.Prepare(o)
 	if err != nil {
@@ -163,13 +164,8 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	for _, c := range o.claims {
 		w.emitClaim(c)
 	}
-	if early := o.early; len(early) > 0 {
-		o.early = nil
-		w.tasks = append(w.tasks, func() {
-			for _, path := range early {
-				w.matchBindspace(path, []*Owner{o})
-			}
-		})
+	if len(o.unmatched) > 0 {
+		w.tasks = append(w.tasks, o.matchUnmatched)
 		w.wakeLoop()
 	}
 	return nil
@@ -266,15 +262,20 @@ func (o *Owner) finish() {
 	for _, c := range o.claims {
 		c.discard()
 	}
-	for _, d := range o.spaces {
-		d.spaces = slices.DeleteFunc(d.spaces, func(other *Owner) bool { return other == o })
-		o.w.unwatchDir(d)
-	}
-	o.spaces, o.early = nil, nil
+	o.leaveSpaces()
 	o.forget()
 	closeOnce(o.exited)
 	closeOnce(o.settled)
 	delete(o.w.owners, o)
+}
+
+// leaveSpaces ends watching the owner's bindspaces. The caller holds w.mu.
+func (o *Owner) leaveSpaces() {
+	for _, d := range o.spaces {
+		d.spaces = slices.DeleteFunc(d.spaces, func(other *Owner) bool { return other == o })
+		o.w.unwatchDir(d)
+	}
+	o.spaces, o.unmatched = nil, nil
 }
 
 // forget gives up the process. The caller holds w.mu.

@@ -20,6 +20,14 @@ type later struct {
 	lastHolder *holder
 }
 
+// wait gives what the claim needs while it waits. The loop calls it.
+func (c *Claim) wait() *later {
+	if c.later == nil {
+		c.later = &later{}
+	}
+	return c.later
+}
+
 // A claim that lives and that nobody visible holds is probed again with back-off.
 const (
 	backoffFirst = time.Second

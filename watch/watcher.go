@@ -234,12 +234,11 @@ func (w *Watcher) Close() error {
 		delete(w.subs, s)
 		close(s.c)
 	}
+	for _, c := range w.holders.searching { // that has ended, too
+		c.later.searched = false
+		c.discard()
+	}
 	for o := range w.owners {
-		for _, c := range o.claims {
-			if c.later != nil {
-				c.later.searched = false // the search has ended, too
-			}
-		}
 		o.finish()
 	}
 	w.closeDescriptors()

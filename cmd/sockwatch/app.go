@@ -37,7 +37,7 @@ func newLogger(stderr *output) zerolog.Logger {
 	if stderr.terminal {
 		return zerolog.New(zerolog.ConsoleWriter{
 			Out:        stderr,
-			NoColor:    !stderr.color,
+			NoColor:    !stderr.colour,
 			TimeFormat: "15:04:05.000",
 		}).With().Timestamp().Logger().Level(zerolog.WarnLevel)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,8 +89,9 @@ func TestClaimFlagsRefuse(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want an error with %q", tt.args, got, err, tt.want)
 			continue
 		}
-		if exit := withStatus(&cobra.Command{}, err, true).(*exitError); exit.status != statusUsage {
-			t.Errorf("%s: exit status %d", tt.args, exit.status)
+		var exit *exitError
+		if !errors.As(withStatus(&cobra.Command{}, err, true), &exit) || exit.status != statusUsage {
+			t.Errorf("%s: not wrong usage: %v", tt.args, err)
 		}
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
-// TestMain is not testutil.Main: a test binary that was started under the name sockwatch, by a script, is the program, and
-// testscript.Main decides that. In the tests' own process testutil still looks for what was left behind.
+// TestMain is not testutil.Main: a test binary that was started under the name sockwatch or puppet, by a script, is that
+// program, and testscript.Main decides that. In the tests' own process testutil still looks for what was left behind.
 func TestMain(m *testing.M) {
 	testscript.Main(testutil.Checked(m), map[string]func(){
+		"puppet":    puppet,
 		"sockwatch": main,
 	})
 }

@@ -22,7 +22,7 @@ import (
 // escape it.
 type output struct {
 	terminal bool
-	color    bool
+	colour   bool
 
 	mu  sync.Mutex
 	w   io.Writer
@@ -35,7 +35,7 @@ func newOutput(f *os.File) *output {
 	return &output{
 		w:        f,
 		terminal: terminal,
-		color:    terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		colour:   terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 	}
 }
 
@@ -72,7 +72,7 @@ func (o *output) printf(format string, args ...any) {
 	for i, arg := range args {
 		switch v := arg.(type) {
 		case word:
-			fit[i] = o.paint(string(v), colors[v])
+			fit[i] = o.paint(string(v), colours[v])
 		case string:
 			fit[i] = escapeName(v)
 		case error:
@@ -119,7 +119,7 @@ func newJSONPath(path string) jsonPath {
 type jsonTime time.Time
 
 // MarshalText gives the time.
-func (t jsonTime) MarshalText() ([]byte, error) {
+func (t jsonTime) MarshalText() ([]byte, error) { //nolint:unparam // encoding.TextMarshaler has it so
 	return time.Time(t).UTC().AppendFormat(nil, "2006-01-02T15:04:05.000000000Z07:00"), nil
 }
 
@@ -128,33 +128,33 @@ type word string
 
 // The codes of all colours are of one length, and so is that of none: a column stays straight.
 const (
-	colorNone   = "\x1b[39m"
-	colorRed    = "\x1b[31m"
-	colorGreen  = "\x1b[32m"
-	colorYellow = "\x1b[33m"
+	colourNone   = "\x1b[39m"
+	colourRed    = "\x1b[31m"
+	colourGreen  = "\x1b[32m"
+	colourYellow = "\x1b[33m"
 )
 
-var colors = map[word]string{
-	"alive":    colorGreen,
-	"removed":  colorGreen,
-	"gone":     colorGreen,
-	"keep":     colorGreen,
-	"dead":     colorRed,
-	"remove":   colorRed,
-	"failed":   colorRed,
-	"unknown":  colorYellow,
-	"refused":  colorYellow,
-	"replaced": colorYellow,
+var colours = map[word]string{
+	"alive":    colourGreen,
+	"removed":  colourGreen,
+	"gone":     colourGreen,
+	"keep":     colourGreen,
+	"dead":     colourRed,
+	"remove":   colourRed,
+	"failed":   colourRed,
+	"unknown":  colourYellow,
+	"refused":  colourYellow,
+	"replaced": colourYellow,
 }
 
-func (o *output) paint(s, color string) string {
-	if !o.color {
+func (o *output) paint(s, colour string) string {
+	if !o.colour {
 		return s
 	}
-	if color == "" {
-		color = colorNone
+	if colour == "" {
+		colour = colourNone
 	}
-	return color + s + colorNone
+	return colour + s + colourNone
 }
 
 // table prints rows in straight columns, when it is flushed. The columns headed STATE and OUTCOME are painted.
@@ -182,10 +182,10 @@ func (t *table) row(cells ...string) {
 		}
 		line[i] = escapeName(cell)
 		if t.painted[i] {
-			line[i] = t.out.paint(line[i], colors[word(cell)])
+			line[i] = t.out.paint(line[i], colours[word(cell)])
 		}
 	}
-	io.WriteString(t.tw, strings.Join(line, "\t")+"\n")
+	fmt.Fprintln(t.tw, strings.Join(line, "\t")) // the output keeps the error
 }
 
 func (t *table) flush() { t.tw.Flush() }

@@ -37,8 +37,8 @@ func TestNewOutput(t *testing.T) {
 		t.Setenv("NO_COLOR", tt.noColor)
 		t.Setenv("TERM", tt.term)
 		o := newOutput(tt.file)
-		if o.color != tt.want || o.terminal != (tt.file == terminal) {
-			t.Errorf("%s, NO_COLOR=%s, TERM=%s: terminal %v, color %v", tt.file.Name(), tt.noColor, tt.term, o.terminal, o.color)
+		if o.colour != tt.want || o.terminal != (tt.file == terminal) {
+			t.Errorf("%s, NO_COLOR=%s, TERM=%s: terminal %v, colour %v", tt.file.Name(), tt.noColor, tt.term, o.terminal, o.colour)
 		}
 	}
 }
@@ -52,7 +52,7 @@ func TestPrintf(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", b.String(), want)
 	}
 	b.Reset()
-	o.color = true
+	o.colour = true
 	o.printf("%s %s\n", word("alive"), "alive")
 	if want := "\x1b[32malive\x1b[39m alive\n"; b.String() != want {
 		t.Errorf("got %q, want %q", b.String(), want)
@@ -76,11 +76,11 @@ func TestTable(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	b.Reset()
-	rows(&output{w: &b, color: true})
+	rows(&output{w: &b, colour: true})
 	if !strings.Contains(b.String(), "\x1b[32malive\x1b[39m") {
 		t.Errorf("no colour: %q", b.String())
 	}
-	plain := strings.NewReplacer(colorNone, "", colorGreen, "", colorRed, "", colorYellow, "").Replace(b.String())
+	plain := strings.NewReplacer(colourNone, "", colourGreen, "", colourRed, "", colourYellow, "").Replace(b.String())
 	if diff := cmp.Diff(want, plain); diff != "" {
 		t.Errorf("colour moves the columns (-want +got):\n%s", diff)
 	}
@@ -88,7 +88,7 @@ func TestTable(t *testing.T) {
 
 func TestObject(t *testing.T) {
 	var b strings.Builder
-	o := &output{w: &b, color: true}
+	o := &output{w: &b, colour: true}
 	for _, path := range []string{"/run/a&b", "/run/\xff\n"} {
 		o.object(struct {
 			jsonPath
@@ -120,7 +120,7 @@ func TestOutputKeepsFirstError(t *testing.T) {
 	first := o.failed()
 	o.object("lost too")
 	o.fail(errors.New("second"))
-	if first == nil || o.failed() != first {
+	if first == nil || !errors.Is(o.failed(), first) {
 		t.Errorf("first error %v, kept %v", first, o.failed())
 	}
 }

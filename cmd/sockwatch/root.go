@@ -1,20 +1,19 @@
 package main
 
 import (
-	"errors"
-	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 )
 
 // How to add a subcommand: one file, named for it, with a function newXxxCmd(a *app) *cobra.Command, and its line in
 // newRootCmd. See version.go for a small one. In that function:
 //
 //   - Use: "xxx [flags] ARG...", a Short (one line, no full stop), a Long for somebody who has never seen the program, an
-//     Example, each line of it indented by two spaces, and a GroupID. Long is plain text: paragraphs are filled,
-//     indented lines are kept as they are.
-//   - Args is set always: noArgs, needArgs("PID"), cobra.ArbitraryArgs. What takes a CMD calls
+//     Example, each line of it indented by two spaces, and a GroupID. Long is printed as it is: lines of at most 80
+//     characters. It is also Markdown, for the manual page: what is to keep its lines is indented by four spaces, with an
+//     empty line before and after.
+//   - Args is set always: noArgs, oneArg("PATH"), needArgs("PID"), cobra.ArbitraryArgs. What takes a CMD calls
 //     cmd.Flags().SetInterspersed(false), so that CMD's flags are CMD's, and passesStatusOn(cmd).
 //   - Flags: jsonFlag for what reads; claimFlags for what takes claims; presetFlag alone for what takes only a preset. The
 //     value's name stands in backquotes in the flag's usage: "wait `DURATION` before ...".
@@ -37,30 +36,36 @@ const (
 
 func newRootCmd(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "sockwatch COMMAND [ARG]...",
+		Use:   "sockwatch",
 		Short: "Remove a dead process's sock-files the moment it dies, and never a live one",
-		Long: `sockwatch removes a dead process's sock-files the moment it dies, and never a live one.
+		Long: `sockwatch removes a dead process's sock-files the moment it dies, and never a
+live one.
 
-A process that binds a UNIX socket to a path makes a file there, the sock-file. Only its own code ever removes
-it. After SIGKILL, a crash or the OOM killer the file stays: the next start fails with "address already in use", and clients
-dial a peer that is dead.
+A process that binds a UNIX socket to a path makes a file there, the sock-file.
+Only its own code ever removes it. After SIGKILL, a crash or the OOM killer the
+file stays: the next start fails with "address already in use", and clients dial
+a peer that is dead.
 
-Whether a sock-file is dead sockwatch asks the kernel. It does not go by a pid in the name, by the file's age or by
-lists of sockets, and a server does not notice that it was asked. When in doubt it keeps the file and says why. It
-needs no root.
+Whether a sock-file is dead sockwatch asks the kernel. It does not go by a pid
+in the name, by the file's age or by lists of sockets, and a server does not
+notice that it was asked. When in doubt it keeps the file and says why. It needs
+no root.
 
 Exit status:
-  0    done; a sock-file that is kept because it is alive is no failure
-  1    something failed, was refused or could not be found out
-  2    wrong usage
-  3    check: sock-files were left behind
-  run and check give the exit status of the command that they run; their own
-  are 125 (sockwatch itself failed), 126 (the command cannot be executed) and
-  127 (it is not found).
+
+    0    done; a sock-file that is kept because it is alive is no failure
+    1    something failed, was refused or could not be found out
+    2    wrong usage
+    3    check: sock-files were left behind
+
+run and check give the exit status of the command that they run; their own are
+125 (sockwatch itself failed), 126 (the command cannot be executed) and 127 (it
+is not found).
 
 Environment:
-  XDG_RUNTIME_DIR  where a user's sock-files are, commonly
-  NO_COLOR         when set, no colour on a terminal either`,
+
+    XDG_RUNTIME_DIR  where a user's sock-files are, commonly
+    NO_COLOR         when set, no colour on a terminal either`,
 		Example: `  # Run a server. However it ends, its sock-files go with it
   sockwatch run --bindspace /run/myapp -- myserver --verbose
 
@@ -73,110 +78,50 @@ Environment:
 		Version:       version(),
 		SilenceErrors: true, // main says them, once
 		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		// Left to cobra, it would print help and end with 0.
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			cmd.SetOut(a.stderr)
+			_ = cmd.Usage() // the output keeps the error
+			return exitWith(statusUsage, nil)
+		},
+		PersistentPreRun: func(*cobra.Command, []string) { a.started = true },
 	}
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.AddGroup(
-		&cobra.Group{ID: groupProcesses, Title: "Processes and what they leave behind"},
-		&cobra.Group{ID: groupFiles, Title: "Sock-files"},
-		&cobra.Group{ID: groupProgram, Title: "This machine and this program"},
+		&cobra.Group{ID: groupProcesses, Title: "Processes and what they leave behind:"},
+		&cobra.Group{ID: groupFiles, Title: "Sock-files:"},
+		&cobra.Group{ID: groupProgram, Title: "This machine and this program:"},
 	)
+	root.SetHelpCommandGroupID(groupProgram)
+	root.SetCompletionCommandGroupID(groupProgram)
 	root.AddCommand(
-		newManCmd(a),
+		newCheckCmd(a),
+		newDoctorCmd(a),
+		newExplainCmd(a),
+		newKillCmd(a),
+		newLsCmd(a),
+		newManCmd(),
+		newReapCmd(a),
 		newRunCmd(a),
 		newVersionCmd(a),
 	)
-	a.finishAll(root)
+	root.PersistentFlags().Var(logLevel{&a.log}, "log-level", "log what is of `LEVEL` and above: debug, info, warn, error")
+	_ = root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
 	return root
 }
 
-// finishAll gives the whole tree what every command has alike. It comes last.
-func (a *app) finishAll(root *cobra.Command) {
-	root.SetHelpCommand(newHelpCmd())
-	root.SetHelpCommandGroupID(groupProgram)
-	root.SetCompletionCommandGroupID(groupProgram)
-	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
-
-	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(cmd.OutOrStdout(), cmd) })
-	root.SetUsageFunc(func(cmd *cobra.Command) error { return writeUsage(cmd.ErrOrStderr(), cmd) })
-	root.SetFlagErrorFunc(flagError)
-	root.Flags().Bool("version", false, "print the version") // else cobra gives it -v as well
-	root.PersistentFlags().Var(logLevel{&a.log}, "log-level", "log what is of `LEVEL` and above: debug, info, warn, error")
-	_ = root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))
-
-	each(root, a.finish)
-}
-
-// finish gives one command what all have alike, its flags and arguments being complete.
-func (a *app) finish(cmd *cobra.Command) {
-	if cmd.Name() == "completion" {
-		cmd.Use += " SHELL"
-		cmd.Short = "Print the completion script for a shell"
+// unknownCommand says that there is no such subcommand, and which ones are written alike or meant by it (SuggestFor).
+func unknownCommand(root *cobra.Command, name string) error {
+	root.SuggestionsMinimumDistance = 2
+	if alike := root.SuggestionsFor(name); len(alike) > 0 {
+		return usagef("unknown command %q; did you mean %s?", name, strings.Join(alike, " or "))
 	}
-	cmd.DisableFlagsInUseLine = true
-	cmd.InitDefaultHelpFlag()
-	cmd.Flags().Lookup("help").Usage = "print this help"
-	if cmd.HasSubCommands() {
-		// Left to cobra, it would print help and end with 0.
-		cmd.Args = cobra.ArbitraryArgs
-		cmd.RunE = needSubcommand
-		return
-	}
-	runE := cmd.RunE
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		a.started = true
-		return runE(cmd, args)
-	}
-}
-
-// each calls f for cmd and all below it.
-func each(cmd *cobra.Command, f func(*cobra.Command)) {
-	f(cmd)
-	for _, sub := range cmd.Commands() {
-		each(sub, f)
-	}
-}
-
-// needSubcommand is the RunE of a command that only has subcommands.
-func needSubcommand(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		if err := cmd.Usage(); err != nil {
-			return err
-		}
-		return exitWith(statusUsage, nil)
-	}
-	return unknownCommand(cmd, args[0])
-}
-
-// unknownCommand says that cmd has no such subcommand, and which ones are written alike or meant by it (SuggestFor).
-func unknownCommand(cmd *cobra.Command, name string) error {
-	var alike []string
-	for _, sub := range cmd.Commands() {
-		if sub.IsAvailableCommand() && (looksLike(name, sub.Name()) || slices.Contains(sub.SuggestFor, name)) {
-			alike = append(alike, sub.Name())
-		}
-	}
-	return usagef("unknown command %q%s", name, didYouMean(alike))
-}
-
-// flagError says what is wrong with a flag. To one that does not exist it adds those that are written alike.
-func flagError(cmd *cobra.Command, err error) error {
-	var unknown *pflag.NotExistError
-	if !errors.As(err, &unknown) {
-		return err
-	}
-	name := unknown.GetSpecifiedName()
-	if unknown.GetSpecifiedShortnames() != "" {
-		return usagef("unknown flag -%s", name)
-	}
-	var alike []string
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if !f.Hidden && looksLike(name, f.Name) {
-			alike = append(alike, "--"+f.Name)
-		}
-	})
-	return usagef("unknown flag --%s%s", name, didYouMean(alike))
+	return usagef("unknown command %q", name)
 }
 
 // noArgs is the Args of a command that takes none.
@@ -185,6 +130,16 @@ func noArgs(_ *cobra.Command, args []string) error {
 		return usagef("it takes no arguments, and got %q", args[0])
 	}
 	return nil
+}
+
+// oneArg is the Args of a command that takes one of what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("it takes one %s, and got %d", what, len(args))
+		}
+		return nil
+	}
 }
 
 // needArgs is the Args of a command that takes one or more of what.

@@ -15,11 +15,9 @@ import (
 // TestCommands holds every subcommand to what root.go asks of it.
 func TestCommands(t *testing.T) {
 	root := newRootCmd(newApp(os.Stdout, os.Stderr))
+	checkLong(t, root)
 	root.Flags().VisitAll(func(f *pflag.Flag) { checkFlag(t, root, f) })
 	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" {
-			continue // cobra's own
-		}
 		switch {
 		case cmd.Short == "" || strings.HasSuffix(cmd.Short, ".") || len(cmd.Short) > 64:
 			t.Errorf("%s: Short is %q: want a line without a full stop that fits into the list of commands", cmd.Name(), cmd.Short)
@@ -37,14 +35,28 @@ func TestCommands(t *testing.T) {
 				t.Errorf("%s: a line of its Example is not indented: %q", cmd.Name(), line)
 			}
 		}
-		var help strings.Builder
-		writeHelp(&help, cmd)
-		for line := range strings.SplitSeq(help.String(), "\n") {
-			if utf8.RuneCountInString(line) > 110 {
-				t.Errorf("%s: a line of its help is too long: %q", cmd.Name(), line)
-			}
-		}
+		checkLong(t, cmd)
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { checkFlag(t, cmd, f) })
+	}
+}
+
+// checkLong: the text is for an 80 column terminal, and for Markdown.
+func checkLong(t *testing.T, cmd *cobra.Command) {
+	t.Helper()
+	before := ""
+	for line := range strings.SplitSeq(cmd.Long, "\n") {
+		indented, wasIndented := strings.HasPrefix(line, "    "), strings.HasPrefix(before, "    ")
+		switch {
+		case utf8.RuneCountInString(line) > 80:
+			t.Errorf("%s: a line of its Long is too long: %q", cmd.Name(), line)
+		case !indented && strings.HasPrefix(line, " "):
+			t.Errorf("%s: a line of its Long is indented, and not by four spaces: %q", cmd.Name(), line)
+		case indented != wasIndented && line != "" && before != "":
+			t.Errorf("%s: no empty line before %q", cmd.Name(), line)
+		case !indented && strings.ContainsAny(line, "`*<\\"):
+			t.Errorf("%s: Markdown in %q", cmd.Name(), line)
+		}
+		before = line
 	}
 }
 
@@ -85,11 +97,19 @@ func TestExitStatus(t *testing.T) {
 				passesStatusOn(cmd)
 			}
 			root.AddCommand(cmd)
-			a.finish(cmd)
 			if got := a.exit(run(a, root, append([]string{"cmd"}, strings.Fields(tt.args)...))); got != want {
 				t.Errorf("%s, passes %v: exit status %d, want %d", tt.name, passes, got, want)
 			}
 		}
+	}
+}
+
+func TestOneArg(t *testing.T) {
+	if err := oneArg("PATH")(nil, []string{"a", "b"}); err == nil || err.Error() != "it takes one PATH, and got 2" {
+		t.Error(err)
+	}
+	if err := oneArg("PATH")(nil, []string{"a"}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -99,27 +119,5 @@ func TestNeedArgs(t *testing.T) {
 	}
 	if err := needArgs("PID")(nil, []string{"1", "2"}); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestLooksLike(t *testing.T) {
-	for _, tt := range []struct {
-		typed, known string
-		want         bool
-	}{
-		{"ver", "version", true},
-		{"versoin", "version", true},
-		{"vrson", "version", true},
-		{"vrsn", "version", false},
-		{"l", "ls", true},
-		{"sl", "ls", false},
-		{"lss", "ls", true},
-		{"raep", "reap", false},
-		{"reep", "reap", true},
-		{"frobnicate", "ls", false},
-	} {
-		if got := looksLike(tt.typed, tt.known); got != tt.want {
-			t.Errorf("looksLike(%q, %q) = %v, distance %d", tt.typed, tt.known, got, distance(tt.typed, tt.known))
-		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,20 +30,27 @@ func newRunCmd(a *app) *cobra.Command {
 		Use:     "run [flags] [--] CMD [ARG]...",
 		Short:   "Run a command; however it ends, its sock-files go with it",
 		GroupID: groupProcesses,
-		Long: `Run CMD, and when it has ended, remove the sock-files that it left behind. They are gone before run returns.
+		Long: `Run CMD, and when it has ended, remove the sock-files that it left behind. They
+are gone before run returns.
 
-Which files are CMD's is told by flags: a path (--bind), or a directory in which every sock-file is claimed that CMD
-itself makes (--bindspace). A file whose socket is still open, in a child of CMD that lives on for one, is kept, and run says so.
+Which files are CMD's is told by flags: a path (--bind), or a directory in which
+every sock-file is claimed that CMD itself makes (--bindspace). A file whose
+socket is still open, in a child of CMD that lives on for one, is kept, and run
+says so.
 
-run is transparent. CMD has run's terminal, standard input and output, and environment. Every signal that run gets is
-passed on unchanged, except that what a terminal sends to the foreground processes has reached CMD already. The exit
-status is that of CMD, 128+n when signal n ended it. run prints nothing, unless a file was kept.
+run is transparent. CMD has run's terminal, standard input and output, and
+environment. Every signal that run gets is passed on unchanged, except that what
+a terminal sends to the foreground processes has reached CMD already. The exit
+status is that of CMD, 128+n when signal n ended it. run prints nothing, unless
+a file was kept.
 
-With --kill-after, SIGINT and SIGTERM to run become a hard kill: CMD gets the signal, and when it is still
-there after that time, SIGKILL.
+With --kill-after, SIGINT and SIGTERM to run become a hard kill: CMD gets the
+signal, and when it is still there after that time, SIGKILL.
 
 --events appends what happens to a file, as JSON, one object per line:
-  {"type":"claim"|"exit"|"outcome","time","pid","comm","path","source","outcome","reason","after_exit_us"}`,
+
+    {"type":"claim"|"exit"|"outcome","time","pid","comm","path","source",
+     "outcome","reason","after_exit_us"}`,
 		Example: `  # A server that makes its sock-file in /run/myapp
   sockwatch run --bindspace /run/myapp -- myserver
 
@@ -57,14 +65,14 @@ there after that time, SIGKILL.
 			if err != nil {
 				return err
 			}
-			r := runner{app: a, events: events, patience: noPatience}
+			r := runner{app: a, patience: noPatience}
 			if cmd.Flags().Changed("kill-after") {
 				if killAfter < 0 {
 					return usagef("--kill-after %s: it cannot be negative", killAfter)
 				}
 				r.patience = patience(killAfter)
 			}
-			return r.run(args, c)
+			return r.runLogged(args, c, events)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
@@ -90,50 +98,75 @@ func patience(d time.Duration) time.Duration {
 // runner runs one CMD.
 type runner struct {
 	app      *app
-	events   string
+	watcher  *watch.Watcher
 	patience time.Duration // as spawn.KillOptions.TerminateAfter, or noPatience
+
+	killing sync.WaitGroup
+	killed  bool // a hard kill has begun; of the goroutine that passes signals on
 }
 
-func (r runner) run(args []string, c claims) (err error) {
+// runLogged is the command: it runs CMD with its Events appended to a file, if one is named, and ends as CMD ended.
+func (r *runner) runLogged(args []string, c claims, events string) error {
 	path, err := findCommand(args[0])
 	if err != nil {
 		return err
 	}
-	w, err := watch.New(watch.Options{Log: r.app.log})
-	if err != nil {
+	if r.watcher, err = watch.New(watch.Options{Log: r.app.log}); err != nil {
 		return err
 	}
-	defer w.Close()
-	if r.events != "" {
-		log, err := logEvents(w, r.events)
+	defer r.watcher.Close()
+	closeLog := func() error { return nil }
+	if events != "" {
+		log, err := logEvents(r.watcher, events)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, log.close()) }()
+		closeLog = log.close
 	}
+	exit, results, err := r.run(path, args, c)
+	logErr := closeLog()
+	if err == nil {
+		err = exitAs(exit)
+	}
+	for _, res := range results {
+		if res.Outcome != reap.OutcomeRemoved && res.Outcome != reap.OutcomeGone {
+			r.app.complain("kept %s: %s", res.Path, whyKept(res))
+		}
+	}
+	if err == nil {
+		return logErr
+	}
+	if logErr != nil {
+		r.app.complain("%s", logErr)
+	}
+	return err
+}
 
+// run runs CMD to its end, with what c says claimed for it, and passes on the signals that come meanwhile. The error is
+// that CMD did not run, or that it is not known how it ended.
+func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, []reap.Result, error) {
 	signals := catchSignals()
 	defer signals.release()
 	cmd := exec.Command(path, args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child, err := spawn.Start(context.Background(), w, cmd, watch.OwnerOptions{
+	child, err := spawn.Start(context.Background(), r.watcher, cmd, watch.OwnerOptions{
 		Name: c.Name, Paths: c.Paths, Bindspaces: c.Bindspaces, Conventions: c.Conventions,
 	})
 	if err != nil {
-		return explainStart(args[0], err)
+		return pidfd.Exit{}, nil, explainStart(args[0], err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		signals.each(func(sig unix.Signal, reached bool) { r.pass(sig, reached, child) })
+		signals.each(child, r.pass)
 	}()
 	waitErr := child.Wait()
 	signals.stop()
 	<-ended
-
-	r.sayKept(child.Owner().Results())
-	return r.status(child.Owner().Exit(), waitErr)
+	r.killing.Wait()
+	exit, err := howEnded(child.Owner().Exit(), waitErr)
+	return exit, child.Owner().Results(), err
 }
 
 // findCommand finds CMD as a shell would, with the exit status that a shell would end with.
@@ -148,8 +181,19 @@ func findCommand(name string) (string, error) {
 	return "", explainStart(name, err)
 }
 
-// explainStart gives the error of a command that did not start the exit status that env(1) and timeout(1) give it.
+// explainStart gives the error of a command that did not start the exit status that env(1) and timeout(1) give it. What
+// went wrong before it was tried, with a bindspace for one, is our own failure.
 func explainStart(name string, err error) error {
+	var look *exec.Error
+	var start *fs.PathError
+	switch {
+	case errors.As(err, &look):
+		err = look.Err
+	case errors.As(err, &start) && start.Op == "fork/exec":
+		err = start.Err
+	default:
+		return exitWith(statusOwnFailure, err)
+	}
 	status := statusOwnFailure
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
@@ -157,21 +201,15 @@ func explainStart(name string, err error) error {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EISDIR):
 		status = statusNotExecuted
 	}
-	var exec *exec.Error
-	if errors.As(err, &exec) {
-		err = exec.Err
-	}
 	return exitWith(status, fmt.Errorf("cannot run %s: %w", name, err))
 }
 
 // pass passes a signal on to the child, unless it got it as well.
-func (r runner) pass(sig unix.Signal, reached bool, child *spawn.Child) {
-	if r.patience != noPatience && (sig == unix.SIGINT || sig == unix.SIGTERM) {
-		o := spawn.KillOptions{Signal: sig, TerminateAfter: r.patience}
-		if reached {
-			o.Ask = func(context.Context) error { return nil } // it was asked
-		}
-		child.HardKill(context.Background(), o)
+func (r *runner) pass(sig unix.Signal, reached bool, child *spawn.Child) {
+	if r.patience != noPatience && !r.killed && (sig == unix.SIGINT || sig == unix.SIGTERM) {
+		r.killed = true
+		// Beside this, for the signals that come while the child is waited for.
+		r.killing.Go(func() { r.kill(sig, reached, child) })
 		return
 	}
 	if reached {
@@ -182,29 +220,38 @@ func (r runner) pass(sig unix.Signal, reached bool, child *spawn.Child) {
 	}
 }
 
-// sayKept is all that run ever says by itself.
-func (r runner) sayKept(results []reap.Result) {
-	for _, res := range results {
-		if res.Outcome == reap.OutcomeRemoved || res.Outcome == reap.OutcomeGone {
-			continue
-		}
-		r.app.complain("kept %s: %s", res.Path, whyKept(res))
+// kill is what SIGINT and SIGTERM are with --kill-after.
+func (r *runner) kill(sig unix.Signal, reached bool, child *spawn.Child) {
+	o := spawn.KillOptions{Signal: sig, TerminateAfter: r.patience}
+	if reached {
+		o.Ask = func(context.Context) error { return nil } // it was asked
+	}
+	if killed := child.HardKill(context.Background(), o); killed.Err != nil {
+		r.app.complain("cannot kill process %d: %s", child.PID(), killed.Err)
 	}
 }
 
-// status ends run as the child ended.
-func (r runner) status(exit pidfd.Exit, waitErr error) error {
+// howEnded tells how the child ended: as the watcher saw it, else as wait(2) told.
+func howEnded(exit pidfd.Exit, waitErr error) (pidfd.Exit, error) {
+	if exit.Known {
+		return exit, nil
+	}
 	var failed *exec.ExitError
 	switch {
-	case !exit.Known && waitErr != nil && !errors.As(waitErr, &failed):
-		return fmt.Errorf("the command's exit status is not known: %w", waitErr)
-	case !exit.Known && failed != nil:
-		status, _ := failed.Sys().(unix.WaitStatus)
-		exit = pidfd.Exit{Known: true, Code: status.ExitStatus()}
-		if status.Signaled() {
-			exit.Signal = status.Signal()
-		}
+	case waitErr == nil:
+		return pidfd.Exit{Known: true}, nil
+	case !errors.As(waitErr, &failed):
+		return exit, fmt.Errorf("the command's exit status is not known: %w", waitErr)
 	}
+	status, _ := failed.Sys().(unix.WaitStatus)
+	if status.Signaled() {
+		return pidfd.Exit{Known: true, Signal: status.Signal()}, nil
+	}
+	return pidfd.Exit{Known: true, Code: status.ExitStatus()}, nil
+}
+
+// exitAs ends the program as CMD ended.
+func exitAs(exit pidfd.Exit) error {
 	switch {
 	case exit.Signal != 0:
 		return exitWith(128+int(exit.Signal), nil)

@@ -6,8 +6,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/internal/sigorigin"
 	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/spawn"
 )
 
 // signals are those that run gets. Which of them CMD has to be sent depends on who sent them: what a terminal sends to
@@ -30,58 +32,106 @@ func catchSignals() *signals {
 			signal.Reset(sig)
 		}
 	}
+	signal.Notify(s.raw, unix.SIGCHLD)
 	return s
 }
 
 // catchable tells whether a signal is one to pass on. Left out are those that cannot be caught, and those that tell of
-// a fault in this program, of a child of its own, or of its own use of a terminal or a pipe.
+// a child of this program, or of its own use of a terminal or a pipe. Those of a fault are passed on when somebody has
+// sent them; of a fault of its own the Go runtime tells nobody, and crashes.
 func catchable(sig unix.Signal) bool {
 	switch sig {
-	case unix.SIGKILL, unix.SIGSTOP,
-		unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS,
-		unix.SIGCHLD, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU:
+	case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU:
 		return false
 	}
 	return true
 }
 
-// each calls got for every signal, until stop, and tells whether CMD has got it, too.
-func (s *signals) each(got func(sig unix.Signal, reachedCMD bool)) {
+// each calls got for every signal, until stop, and tells whether the child has got it, too. A child that stops it follows.
+func (s *signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool, child *spawn.Child)) {
 	for {
 		select {
-		case sig := <-s.raw:
-			got(sig.(unix.Signal), !forwards(sig.(unix.Signal)))
+		case raw := <-s.raw:
+			sig := raw.(unix.Signal)
+			if sig == unix.SIGCHLD {
+				follow(child)
+				continue
+			}
+			n := sent(sig)
+			if n == 0 {
+				got(sig, true, child)
+			}
+			for range n {
+				got(sig, false, child)
+			}
 		case <-s.done:
 			return
 		}
 	}
 }
 
-// forwards tells whether CMD has to be sent the signal.
-func forwards(sig unix.Signal) bool {
-	if sigorigin.Track(sig) != nil {
-		return forwardsUntracked(sig)
+// sent tells how many of a signal the child has not got, but has to be sent.
+func sent(sig unix.Signal) int {
+	switch {
+	case sigorigin.Track(sig) != nil:
+		if forwardsUntracked(sig) {
+			return 1
+		}
+		return 0
+	case sig == unix.SIGHUP && leadsSession():
+		// The terminal hangs up: the kernel tells the leader of its session, and the others only at the leader's end.
+		return max(1, sigorigin.TakeSent(sig))
 	}
-	if sigorigin.TakeSent(sig) > 0 {
-		return true
-	}
-	if sig == unix.SIGTSTP {
-		// Ctrl-Z has stopped CMD. Stop as well, so that the shell takes over; its "fg" continues both.
-		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
-	}
-	return false
+	return sigorigin.TakeSent(sig)
 }
 
 // forwardsUntracked is a guess, where it cannot be told who sent a signal: what a terminal can send came from it if we are
 // in its foreground. SIGURG, which Go's scheduler sends, and SIGTSTP keep their own effect there.
 func forwardsUntracked(sig unix.Signal) bool {
 	switch sig {
-	case unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH, unix.SIGHUP:
+	case unix.SIGHUP:
+		return leadsSession() || !sys.InForeground()
+	case unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH:
 		return !sys.InForeground()
 	case unix.SIGURG, unix.SIGTSTP:
 		return false
 	}
 	return true
+}
+
+func leadsSession() bool {
+	session, err := unix.Getsid(0)
+	return err == nil && session == os.Getpid()
+}
+
+// follow stops this process if the child has stopped and a shell waits for both, so that the shell takes over; its "fg"
+// continues both. The child decides: it may ignore Ctrl-Z, or stop by itself as editors do.
+func follow(child *spawn.Child) {
+	stat, err := proc.FS("").Stat(child.PID())
+	select {
+	case <-child.Owner().Exited(): // then the pid may be another process's
+		return
+	default:
+	}
+	if err == nil && stat.State == 'T' && sys.InForeground() && isJob() {
+		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+	}
+}
+
+// isJob tells whether our parent is a shell that does job control: in our session it has a process group of its own.
+// Nobody else would continue us.
+func isJob() bool {
+	parent := os.Getppid()
+	group, err := unix.Getpgid(parent)
+	if err != nil || group == unix.Getpgrp() {
+		return false
+	}
+	theirs, err := unix.Getsid(parent)
+	if err != nil {
+		return false
+	}
+	ours, err := unix.Getsid(0)
+	return err == nil && ours == theirs
 }
 
 // stop ends each. Signals are caught still, and come to nothing.

@@ -10,10 +10,10 @@ import (
 func newVersionCmd(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "version [--json]",
+		Use:   "version [flags]",
 		Short: "Print the version and what it was built from",
-		Long: `Print the version, the Go release and the platform it was built with and for, and the commit where the build knew
-it. Please add it to a report of a bug.`,
+		Long: `Print the version, the Go release and the platform it was built with and for,
+and the commit where the build knew it. Please add it to a report of a bug.`,
 		Example: `  sockwatch version
   sockwatch version --json`,
 		GroupID: groupProgram,

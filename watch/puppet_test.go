@@ -1,0 +1,398 @@
+package watch
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/pidfd"
+)
+
+func init() { helpers["puppet"] = puppet }
+
+// puppetProcess is a process that does as told. Its last socket is the one that orders are about.
+type puppetProcess struct {
+	t     testing.TB
+	child *testutil.Child
+}
+
+func startPuppet(t testing.TB, change ...func(*exec.Cmd)) *puppetProcess {
+	t.Helper()
+	cmd := testutil.Command(t, "puppet")
+	for _, c := range change {
+		c(cmd)
+	}
+	child := testutil.Start(t, cmd)
+	child.Expect("ready")
+	return &puppetProcess{t, child}
+}
+
+// do gives an order, which must not fail, and returns the answer.
+func (p *puppetProcess) do(order string, args ...string) string {
+	p.t.Helper()
+	for _, a := range args {
+		order += " " + strconv.Quote(a)
+	}
+	p.child.Say(order)
+	answer := p.child.Line()
+	if failure, failed := strings.CutPrefix(answer, "error: "); failed {
+		p.t.Fatalf("%s: %s", order, failure)
+	}
+	return answer
+}
+
+func (p *puppetProcess) pid() int { return p.child.PID() }
+
+// fork has the puppet fork a process that has all its sockets and does nothing. It ends with the test.
+func (p *puppetProcess) fork() *pidfd.Process {
+	p.t.Helper()
+	return adopt(p.t, p.do("fork"))
+}
+
+// adopt opens a process of which a puppet told the pid, and ends it with the test.
+func adopt(t testing.TB, answer string) *pidfd.Process {
+	t.Helper()
+	pid, err := strconv.Atoi(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := open(t, pid)
+	t.Cleanup(func() {
+		_ = child.Signal(unix.SIGKILL)
+		child.Close()
+	})
+	return child
+}
+
+// hatch has the puppet fork n processes that are stopped. When one is told to go, it binds its own path of those given by a prefix and its
+// number, and then comes to the end that is given: "kill" (SIGKILL, by itself), "exit", "close" (of the socket; it goes on),
+// "stay", or "rebind" (told to go once more, it unlinks its path, binds it anew and is killed). They end with the test.
+func (p *puppetProcess) hatch(n int, prefix, end string) []*pidfd.Process {
+	p.t.Helper()
+	var hatched []*pidfd.Process
+	for pid := range strings.FieldsSeq(p.do("hatch", strconv.Itoa(n), prefix, end)) {
+		hatched = append(hatched, adopt(p.t, pid))
+	}
+	return hatched
+}
+
+// goOn has processes that were hatched go on.
+func goOn(t testing.TB, children ...*pidfd.Process) {
+	t.Helper()
+	for _, c := range children {
+		if err := c.Signal(unix.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// puppet is the process.
+func puppet() {
+	runtime.LockOSThread() // for the orders that change a thread
+	p := &puppetState{}
+	fmt.Println("ready")
+	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
+		answer, err := p.obey(orders.Text())
+		switch {
+		case err != nil:
+			answer = "error: " + err.Error()
+		case answer == "":
+			answer = "ok"
+		}
+		fmt.Println(answer)
+	}
+}
+
+type puppetState struct {
+	sockets []int
+}
+
+func (p *puppetState) obey(line string) (string, error) {
+	order, rest, _ := strings.Cut(line, " ")
+	var args []string
+	for rest != "" {
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return "", err
+		}
+		arg, err := strconv.Unquote(quoted)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, arg)
+		rest = strings.TrimPrefix(rest[len(quoted):], " ")
+	}
+	f, ok := puppetOrders[order]
+	if !ok {
+		return "", errors.New("no such order: " + order)
+	}
+	return f(p, args)
+}
+
+var socketTypes = map[string]int{"stream": unix.SOCK_STREAM, "dgram": unix.SOCK_DGRAM, "seqpacket": unix.SOCK_SEQPACKET}
+
+var puppetOrders = map[string]func(*puppetState, []string) (string, error){
+	// bind PATH [TYPE] makes a socket the last one.
+	"bind": func(p *puppetState, args []string) (string, error) {
+		kind := "stream"
+		if len(args) > 1 {
+			kind = args[1]
+		}
+		return "", p.bind(args[0], socketTypes[kind])
+	},
+	// rebind PATH is what a server does that begins anew: unlink and bind. The old socket stays open.
+	"rebind": func(p *puppetState, args []string) (string, error) {
+		if err := os.Remove(args[0]); err != nil {
+			return "", err
+		}
+		return "", p.bind(args[0], unix.SOCK_STREAM)
+	},
+	// many N PREFIX binds N paths.
+	"many": func(p *puppetState, args []string) (string, error) {
+		n, err := strconv.Atoi(args[0])
+		for i := 0; i < n && err == nil; i++ {
+			err = p.bind(args[1]+strconv.Itoa(i), unix.SOCK_STREAM)
+		}
+		return "", err
+	},
+	"close": func(p *puppetState, _ []string) (string, error) {
+		fd := p.last()
+		p.sockets = p.sockets[:len(p.sockets)-1]
+		return "", unix.Close(fd)
+	},
+	"remove": func(_ *puppetState, args []string) (string, error) { return "", os.Remove(args[0]) },
+	"rename": func(_ *puppetState, args []string) (string, error) { return "", os.Rename(args[0], args[1]) },
+	"link":   func(_ *puppetState, args []string) (string, error) { return "", os.Link(args[0], args[1]) },
+	"exit": func(_ *puppetState, args []string) (string, error) {
+		status, err := strconv.Atoi(args[0])
+		if err == nil {
+			os.Exit(status)
+		}
+		return "", err
+	},
+	"nondumpable": func(*puppetState, []string) (string, error) {
+		return "", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
+	},
+	"fork": func(*puppetState, []string) (string, error) {
+		return forkRaw([]rawStep{{trap: unix.SYS_PPOLL}}) // of nothing, for ever
+	},
+	// chain N forks a process that forks one and ends, and so on; the Nth one stays. The sockets go from one to the next.
+	"chain": func(_ *puppetState, args []string) (string, error) {
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return "", err
+		}
+		return forkRaw([]rawStep{{trap: rawChain, a1: uintptr(n)}, {trap: unix.SYS_PPOLL}})
+	},
+	"hatch": (*puppetState).hatch,
+	// stopped waits until a child has stopped.
+	"stopped": func(_ *puppetState, args []string) (string, error) {
+		pid, err := strconv.Atoi(args[0])
+		if err != nil {
+			return "", err
+		}
+		return "", waitStopped(pid)
+	},
+	// reapall waits for the end of all children.
+	"reapall": func(*puppetState, []string) (string, error) {
+		for {
+			if _, err := unix.Wait4(-1, nil, 0, nil); err != nil {
+				return "", nil
+			}
+		}
+	},
+	// reap takes the wait status of a child that has ended.
+	"reap": func(_ *puppetState, args []string) (string, error) {
+		pid, err := strconv.Atoi(args[0])
+		if err != nil {
+			return "", err
+		}
+		_, err = unix.Wait4(pid, nil, 0, nil)
+		return "", err
+	},
+	// send PATH passes the last socket to the datagram socket at PATH.
+	"send": func(p *puppetState, args []string) (string, error) { return "", pass(p.last(), args[0]) },
+	// receive takes a socket from the last one and makes it the last one.
+	"receive": func(p *puppetState, _ []string) (string, error) {
+		fd, err := receive(p.last())
+		p.sockets = append(p.sockets, fd)
+		return "", err
+	},
+}
+
+func (p *puppetState) last() int { return p.sockets[len(p.sockets)-1] }
+
+func (p *puppetState) bind(path string, kind int) error {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	p.sockets = append(p.sockets, fd)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return fmt.Errorf("bind %s: %w", path, err)
+	}
+	if kind == unix.SOCK_DGRAM {
+		return nil
+	}
+	return unix.Listen(fd, 16)
+}
+
+func (p *puppetState) hatch(args []string) (string, error) {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return "", err
+	}
+	var pids []string
+	for i := range n {
+		addr := &unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+		for j, b := range []byte(args[1] + strconv.Itoa(i)) {
+			addr.Path[j] = int8(b)
+		}
+		stop := rawStep{trap: rawSignal, a2: uintptr(unix.SIGSTOP)}
+		die := rawStep{trap: rawSignal, a2: uintptr(unix.SIGKILL)}
+		bind := []rawStep{
+			{trap: unix.SYS_SOCKET, a1: unix.AF_UNIX, a2: unix.SOCK_STREAM, keep: true},
+			{trap: unix.SYS_BIND, a1: rawKept, a2: uintptr(unsafe.Pointer(addr)), a3: unsafe.Sizeof(*addr)},
+		}
+		// With the puppet they end, too, whatever becomes of the test.
+		orphan := rawStep{trap: unix.SYS_PRCTL, a1: unix.PR_SET_PDEATHSIG, a2: uintptr(unix.SIGKILL)}
+		steps := append([]rawStep{orphan, stop}, bind...)
+		switch args[2] {
+		case "kill":
+			steps = append(steps, die)
+		case "rebind":
+			at := unix.AT_FDCWD
+			unlink := rawStep{trap: unix.SYS_UNLINKAT, a1: uintptr(at), a2: uintptr(unsafe.Pointer(&addr.Path[0]))}
+			steps = append(steps, stop, unlink)
+			steps = append(append(steps, bind...), die)
+		case "exit":
+			steps = append(steps, rawStep{trap: unix.SYS_EXIT_GROUP})
+		case "close":
+			steps = append(steps, rawStep{trap: unix.SYS_CLOSE, a1: rawKept}, rawStep{trap: unix.SYS_PPOLL})
+		default:
+			steps = append(steps, rawStep{trap: unix.SYS_PPOLL})
+		}
+		pid, err := forkRaw(steps)
+		runtime.KeepAlive(addr)
+		if err != nil {
+			return "", err
+		}
+		pids = append(pids, pid)
+		number, err := strconv.Atoi(pid)
+		if err != nil {
+			return "", err
+		}
+		if err := waitStopped(number); err != nil {
+			return "", err
+		}
+	}
+	return strings.Join(pids, " "), nil
+}
+
+func waitStopped(pid int) error {
+	var status unix.WaitStatus
+	_, err := unix.Wait4(pid, &status, unix.WUNTRACED, nil)
+	if err == nil && !status.Stopped() {
+		err = fmt.Errorf("process %d: wait status %#x", pid, status)
+	}
+	return err
+}
+
+// rawStep is a system call of a process that was forked and not executed: of Go's runtime nothing works there.
+type rawStep struct {
+	trap, a1, a2, a3 uintptr
+	keep             bool // the result, for rawKept
+}
+
+const (
+	rawKept    = ^uintptr(0) - 4095 // as an argument: what was kept
+	rawSignal  = ^uintptr(0)        // in place of a trap: kill(getpid(), a2)
+	rawChain   = ^uintptr(0) - 1    // in place of a trap: fork and end, a1 times
+	rawForking = uintptr(unix.SIGCHLD)
+)
+
+// forkRaw forks a process that takes steps and then exits, and gives its pid.
+func forkRaw(steps []rawStep) (string, error) {
+	pid, errno := takeSteps(steps)
+	if errno != 0 {
+		return "", errno
+	}
+	return strconv.Itoa(int(pid)), nil
+}
+
+//go:norace
+func takeSteps(steps []rawStep) (pid uintptr, errno syscall.Errno) {
+	if pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, rawForking, 0, 0, 0, 0, 0); pid != 0 || errno != 0 {
+		return pid, errno
+	}
+	kept := uintptr(0)
+	for i := range steps {
+		s := &steps[i]
+		switch s.trap {
+		case rawSignal:
+			self, _, _ := syscall.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
+			syscall.RawSyscall(unix.SYS_KILL, self, s.a2, 0)
+			continue
+		case rawChain:
+			for range s.a1 {
+				if pid, _, _ := syscall.RawSyscall6(unix.SYS_CLONE, rawForking, 0, 0, 0, 0, 0); pid != 0 {
+					syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+				}
+			}
+			continue
+		}
+		a1 := s.a1
+		if a1 == rawKept {
+			a1 = kept
+		}
+		r, _, errno := syscall.RawSyscall6(s.trap, a1, s.a2, s.a3, 0, 0, 0)
+		if errno != 0 {
+			break
+		}
+		if s.keep {
+			kept = r
+		}
+	}
+	syscall.RawSyscall(unix.SYS_EXIT_GROUP, 99, 0, 0)
+	return 0, 0
+}
+
+// pass sends a descriptor to the datagram socket at path.
+func pass(fd int, path string) error {
+	mail, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mail)
+	return unix.Sendmsg(mail, []byte{0}, unix.UnixRights(fd), &unix.SockaddrUnix{Name: path}, 0)
+}
+
+// receive takes a descriptor that was sent.
+func receive(from int) (int, error) {
+	var data [1]byte
+	control := make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(from, data[:], control, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:n])
+	if err != nil || len(messages) != 1 {
+		return -1, fmt.Errorf("%d control messages: %w", len(messages), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return -1, err
+	}
+	return fds[0], nil
+}
