@@ -29,11 +29,12 @@ func init() {
 		return
 	}
 	signal.Ignore(unix.SIGTERM)
-	if _, err := net.Listen("unix", path); err != nil {
+	l, err := net.Listen("unix", path)
+	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("listening")
-	select {}
+	_, _ = l.Accept() // nobody connects
 }
 
 // server gives the command of such a server, and a function that waits until it listens.

@@ -41,19 +41,30 @@ type started struct {
 	said   *bufio.Reader // its standard output
 }
 
-// launch starts testdata/child.py under w and waits until it has bound.
-func launch(t *testing.T, w *watch.Watcher, o watch.OwnerOptions, args ...string) started {
+// interpreter is python itself: what PATH has can be a slow script in front of it.
+var interpreter = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
+	return strings.TrimSpace(string(out)), err
+})
+
+func python(t *testing.T) string {
 	t.Helper()
 	testutil.Require(t, testutil.Program("python3"))
-	child, err := exec.LookPath("python3")
+	path, err := interpreter()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// launch starts testdata/child.py under w and waits until it has bound.
+func launch(t *testing.T, w *watch.Watcher, o watch.OwnerOptions, args ...string) started {
+	t.Helper()
 	script, err := filepath.Abs("testdata/child.py")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(child, append([]string{script}, args...)...)
+	cmd := exec.Command(python(t), append([]string{script}, args...)...)
 	cmd.Dir = testutil.TempDir(t)
 	stdin, stdinW, err := os.Pipe()
 	if err != nil {
@@ -183,7 +194,7 @@ func TestHardKillOfAnyProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	r := HardKill(t.Context(), p, KillOptions{Signal: unix.SIGINT}, reap.Target{Paths: []string{dir + "/never there"}})
+	r := HardKill(t.Context(), p, KillOptions{Signal: unix.SIGHUP}, reap.Target{Paths: []string{dir + "/never there"}})
 	if r.Err != nil || r.Killed {
 		t.Errorf("%+v", r)
 	}
@@ -353,7 +364,7 @@ func TestStartThatFails(t *testing.T) {
 func TestCancelDuringSpawn(t *testing.T) {
 	w := newWatcher(t)
 	dir := testutil.TempDir(t)
-	testutil.Require(t, testutil.Program("python3"))
+	interpreter := python(t)
 	for i := range 40 {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
@@ -363,7 +374,7 @@ func TestCancelDuringSpawn(t *testing.T) {
 			cancel()
 		}()
 		path := filepath.Join(dir, strconv.Itoa(i))
-		cmd := exec.Command("python3", "testdata/child.py", "sleep", path)
+		cmd := exec.Command(interpreter, "testdata/child.py", "sleep", path)
 		c, err := Start(ctx, w, cmd, watch.OwnerOptions{Paths: []string{path}})
 		if err == nil {
 			c.HardKill(t.Context(), KillOptions{TerminateAfter: -1})
@@ -403,7 +414,9 @@ func TestReplacedFileIsKept(t *testing.T) {
 			}
 			replace(t, path)
 			r := c.HardKill(t.Context(), KillOptions{TerminateAfter: -1})
-			if len(r.Files) != 1 || r.Files[0].Outcome != reap.OutcomeReplaced {
+			// Where the watcher had not yet seen the child's own file, the server's is what it finds under the path.
+			alive := name == "by a server" && len(r.Files) == 1 && r.Files[0].Outcome == reap.OutcomeAlive
+			if !alive && (len(r.Files) != 1 || r.Files[0].Outcome != reap.OutcomeReplaced) {
 				t.Errorf("%+v", r.Files)
 			}
 			if _, err := os.Lstat(path); err != nil {
@@ -418,7 +431,6 @@ func TestManyHardKills(t *testing.T) {
 	w := newWatcher(t)
 	dir := testutil.TempDir(t)
 	path := dir + "/same"
-	testutil.Require(t, testutil.Program("python3"))
 	for range 200 / 10 {
 		var all sync.WaitGroup
 		for i := range 10 {

@@ -42,7 +42,8 @@ func (v *victim) kill(ctx context.Context, o KillOptions, snapshot func()) (kill
 	}
 	if exited, err := v.root.Exited(); exited || err != nil {
 		snapshot() // of descendants there is nobody left to list; what a zombie had open is gone
-		return false, err
+		// That it has ended may not have been reported yet; it is about to be.
+		return false, errors.Join(err, v.wait(context.WithoutCancel(ctx)))
 	}
 	v.list(nil)
 	snapshot()
