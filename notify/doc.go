@@ -8,8 +8,7 @@
 // The watcher is found by the environment variable SOCKWATCH_NOTIFY, the path of a datagram socket, as systemd's
 // NOTIFY_SOCKET is. Where it is not set everything here does nothing and says nothing, so the calls can stay in a program for good.
 //
-// The protocol is one datagram of lines KEY=value: BIND= and UNBIND= with an absolute path, NAME=, PID=. It is a dozen
-// bytes in any language; docs/notify.md has it for several.
+// The protocol is one datagram of lines KEY=value: BIND= and UNBIND= with an absolute path, NAME=, PID=.
 //
 // What it is not for: removing files. The watcher asks the kernel before it removes anything, so a report that is wrong or late
 // harms nobody.

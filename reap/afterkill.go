@@ -32,9 +32,9 @@ type Target struct {
 // It takes 200 ms at the most beyond the work itself, and only when a file is alive: see Ladder. Then the Reason says whether
 // a process that can be named holds it.
 func AfterKill(t Target) []Result {
-	files, results := t.open()
+	files, opened, results := t.open()
 	defer func() {
-		for _, f := range files[len(t.Files):] {
+		for _, f := range opened {
 			_ = f.Close()
 		}
 	}()
@@ -48,9 +48,6 @@ func AfterKill(t Target) []Result {
 	for step := 0; ; step++ {
 		alive := waiting[:0]
 		for _, i := range waiting {
-			if files[i] == nil {
-				continue
-			}
 			if last[i] = files[i].Remove(RemoveOptions{}); last[i].Outcome == OutcomeAlive {
 				alive = append(alive, i)
 			}
@@ -60,24 +57,20 @@ func AfterKill(t Target) []Result {
 			break
 		}
 		// The kernel reports the end of a process, and nothing when the last reference to its socket goes.
-		time.Sleep(time.Until(start.Add(Ladder[step])))
+		time.Sleep(time.Until(start.Add(Ladder[step]))) //nolint:forbidigo // see above: there is no event to wait for
 	}
 	nameHolders(files, last, waiting)
-	for i, f := range files {
-		if f != nil {
-			results = append(results, last[i])
-		}
-	}
-	return results
+	return append(results, last...)
 }
 
-// open gives the files of the target, t.Files first, and the Results of those that cannot be opened.
-func (t Target) open() (files []*File, results []Result) {
-	files = append(files, t.Files...)
+// open gives the files of the target, each inode once, which of them it has opened, and the Results of those that cannot be
+// opened.
+func (t Target) open() (files, opened []*File, results []Result) {
 	known := map[ID]bool{}
-	for _, f := range files {
-		if f != nil {
+	for _, f := range t.Files {
+		if f != nil && !known[f.ID()] {
 			known[f.ID()] = true
+			files = append(files, f)
 		}
 	}
 	add := func(path string, guess bool) {
@@ -90,7 +83,7 @@ func (t Target) open() (files []*File, results []Result) {
 			_ = f.Close()
 		default:
 			known[f.ID()] = true
-			files = append(files, f)
+			files, opened = append(files, f), append(opened, f)
 		}
 	}
 	for _, path := range t.Paths {
@@ -103,7 +96,7 @@ func (t Target) open() (files []*File, results []Result) {
 			}
 		}
 	}
-	return files, results
+	return files, opened, results
 }
 
 // nameHolders gives the Results of files that stayed alive their Reason.
