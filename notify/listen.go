@@ -14,12 +14,11 @@ func Listen(ctx context.Context, network, address string) (net.Listener, error) 
 	if err != nil || !Enabled() || !isPath(l.Addr()) {
 		return l, err
 	}
-	path, err := absolute(address) // now: the working directory can change before Close
-	if err != nil {
-		return l, nil
+	if path, err := absolute(address); err == nil { // now: the working directory can change before Close
+		_ = Bound(path)
+		l = &listener{Listener: l, path: path}
 	}
-	_ = Bound(path)
-	return &listener{Listener: l, path: path}, nil
+	return l, nil
 }
 
 // isPath tells whether a listener has made a sock-file.

@@ -14,15 +14,16 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/sys"
 )
 
 // What the handler works on. sent is indexed by signal.
 var (
 	sent [65]uint32
-	self uint32
+	self uint32  //nolint:unused // the assembly reads it
 	next uintptr // the Go runtime's handler
 )
 
@@ -30,44 +31,27 @@ var (
 var hookPC uintptr
 
 // hook is the handler. It cannot be called from Go.
-func hook()
-
-// sigaction is the kernel's struct sigaction of these architectures: rt_sigaction(2).
-type sigaction struct {
-	handler  uintptr
-	flags    uint64
-	restorer uintptr
-	mask     uint64
-}
+func hook() //nolint:unused // declared for vet, which checks the assembly against it
 
 // Track counts signal sig from now on. Call it after signal.Notify: the runtime has no handler for a signal that was
 // ignored before. It is for the one goroutine that reads the counts.
 func Track(sig unix.Signal) error {
-	var act sigaction
-	if err := rtSigaction(sig, nil, &act); err != nil {
+	act, err := sys.SignalAction(sig)
+	if err != nil {
 		return err
 	}
 	const ignore = 1 // SIG_IGN; 0 is SIG_DFL
 	switch {
-	case act.handler == hookPC:
+	case act.Handler == hookPC:
 		return nil
-	case act.handler <= ignore, next != 0 && next != act.handler:
+	case act.Handler <= ignore, next != 0 && next != act.Handler:
 		return fmt.Errorf("%s is not handled by the Go runtime", unix.SignalName(sig))
 	}
-	self, next = uint32(os.Getpid()), act.handler
-	act.handler = hookPC
-	return rtSigaction(sig, &act, nil)
+	self, next = uint32(os.Getpid()), act.Handler
+	act.Handler = hookPC
+	return sys.SetSignalAction(sig, act)
 }
 
 // TakeSent tells how many of sig processes have sent since the last call. Standard signals that come before the first
 // was handled are one.
 func TakeSent(sig unix.Signal) int { return int(atomic.SwapUint32(&sent[sig], 0)) }
-
-func rtSigaction(sig unix.Signal, act, old *sigaction) error {
-	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(act)),
-		uintptr(unsafe.Pointer(old)), unsafe.Sizeof(act.mask), 0, 0)
-	if errno != 0 {
-		return os.NewSyscallError("rt_sigaction", errno)
-	}
-	return nil
-}

@@ -53,7 +53,7 @@ type Epoll struct{ buf [256]unix.EpollEvent }
 // next call.
 func (e *Epoll) Wait(epfd, timeout int, yield func(EpollEvent)) error {
 	n, err := unix.EpollWait(epfd, e.buf[:], timeout)
-	if err == unix.EINTR { //nolint:errorlint // the bare errno of a system call
+	if err == unix.EINTR {
 		return nil
 	}
 	if err != nil {

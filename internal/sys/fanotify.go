@@ -26,7 +26,9 @@ func FanotifyInit() (int, error) {
 }
 
 // FanotifyAdd marks the directory that dirfd stands for.
-func FanotifyAdd(fd int, mask uint64, dirfd int) error { return fanotifyMark(fd, unix.FAN_MARK_ADD, mask, dirfd) }
+func FanotifyAdd(fd int, mask uint64, dirfd int) error {
+	return fanotifyMark(fd, unix.FAN_MARK_ADD, mask, dirfd)
+}
 
 // FanotifyRemove takes the mark away.
 func FanotifyRemove(fd int, mask uint64, dirfd int) error {
