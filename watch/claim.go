@@ -16,7 +16,7 @@ import (
 type Claim struct {
 	owner *Owner
 
-	// Guarded by owner.w.mu. file is replaced and closed by the loop alone.
+	// Guarded by owner.w.mu. From the owner's end on, file is replaced and closed by the loop alone.
 	path   string
 	file   *reap.File  // nil while pending
 	dir    *watchedDir // watched for what appears under the path's name; nil where nobody named it
@@ -259,17 +259,7 @@ func (c *Claim) commit() bool {
 // discard gives up what the claim holds. The caller holds w.mu and is the loop, or the loop has ended.
 func (c *Claim) discard() {
 	w := c.owner.w
-	if c.dir != nil {
-		name := base(c.path)
-		rest := slices.DeleteFunc(c.dir.names[name], func(other *Claim) bool { return other == c })
-		if len(rest) == 0 {
-			delete(c.dir.names, name)
-		} else {
-			c.dir.names[name] = rest
-		}
-		w.unwatchDir(c.dir)
-		c.dir = nil
-	}
+	c.unwatch()
 	w.holders.drop(c)
 	w.retries.remove(c)
 	delete(w.unseen, c)
@@ -280,6 +270,22 @@ func (c *Claim) discard() {
 		_ = c.file.Close()
 		c.file = nil
 	}
+}
+
+// unwatch ends watching for what appears under the claim's name. The caller holds w.mu.
+func (c *Claim) unwatch() {
+	if c.dir == nil {
+		return
+	}
+	name := base(c.path)
+	rest := slices.DeleteFunc(c.dir.names[name], func(other *Claim) bool { return other == c })
+	if len(rest) == 0 {
+		delete(c.dir.names, name)
+	} else {
+		c.dir.names[name] = rest
+	}
+	c.owner.w.unwatchDir(c.dir)
+	c.dir = nil
 }
 
 // remove forgets a withdrawn claim. The caller holds w.mu.

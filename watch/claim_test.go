@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -489,6 +490,75 @@ func TestClaimFileReplaced(t *testing.T) {
 	waitSettled(t, o)
 	wantGone(t, path)
 	wantResults(t, o, map[string]short{"a": {reap.OutcomeRemoved, ""}})
+}
+
+// TestTwoOwnersOnePath has two generations of a server, which both claim their path.
+func TestTwoOwnersOnePath(t *testing.T) {
+	t.Run("the first one dies first", func(t *testing.T) {
+		w, path := newWatched(t), testutil.TempDir(t)+"/a"
+		first, second := startPuppet(t), startPuppet(t)
+		o1 := w.add(first.pid(), OwnerOptions{Paths: []string{path}})
+		first.do("bind", path)
+		w.settleLoop()
+		o2 := w.add(second.pid(), OwnerOptions{Paths: []string{path}})
+		second.do("rebind", path)
+		w.settleLoop()
+		first.child.Kill()
+		waitSettled(t, o1)
+		wantKept(t, path)
+		wantResults(t, o1, map[string]short{"a": {reap.OutcomeReplaced, ""}})
+		second.child.Kill()
+		waitSettled(t, o2)
+		wantGone(t, path)
+		wantResults(t, o2, map[string]short{"a": {reap.OutcomeRemoved, ""}})
+		w.empty()
+	})
+	t.Run("the second one never binds", func(t *testing.T) {
+		w, path := newWatched(t), testutil.TempDir(t)+"/a"
+		first, second := startPuppet(t), startPuppet(t)
+		o1 := w.add(first.pid(), OwnerOptions{Paths: []string{path}})
+		first.do("bind", path)
+		w.settleLoop()
+		o2 := w.add(second.pid(), OwnerOptions{Paths: []string{path}})
+		second.child.Kill()
+		waitSettled(t, o2)
+		wantKept(t, path)
+		wantResults(t, o2, map[string]short{"a": {reap.OutcomeAlive, reap.ReasonHolder}})
+		first.child.Kill()
+		waitSettled(t, o1)
+		wantGone(t, path)
+		w.settleLoop()
+		w.empty()
+	})
+}
+
+// TestSnapshot claims what the owner holds and nobody told.
+func TestSnapshot(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p, other := startPuppet(t), startPuppet(t)
+	for kind := range socketTypes {
+		p.do("bind", dir+"/"+kind, kind)
+	}
+	p.do("bind", dir+"/told")
+	p.do("bind", dir+"/moved")
+	p.do("rename", dir+"/moved", dir+"/there")
+	other.do("bind", dir+"/other")
+	o := w.add(p.pid(), OwnerOptions{Paths: []string{dir + "/told"}})
+	for want, err := 4, error(nil); want >= 0; want -= 4 { // the second time nothing is new
+		var n int
+		if n, err = o.Snapshot(); n != want || err != nil {
+			t.Errorf("%d new, %v; want %d", n, err, want)
+		}
+	}
+	p.child.Kill()
+	waitSettled(t, o)
+	if left := names(t, dir); !slices.Equal(left, []string{"other"}) {
+		t.Errorf("left: %q", left)
+	}
+	if _, err := o.Snapshot(); !errors.Is(err, pidfd.ErrExited) {
+		t.Errorf("of the dead: %v", err)
+	}
+	w.empty()
 }
 
 // TestClaimLate claims what a dead owner has bound: after its exit, after all was settled, and once more.

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/sockwatch/sockwatch/internal/testutil"
 	"github.com/sockwatch/sockwatch/reap"
 )
@@ -114,14 +112,6 @@ func TestEventsOfHandedOn(t *testing.T) {
 	w.empty()
 }
 
-// blocked is where a log goes that nobody reads.
-type blocked struct{ until chan struct{} }
-
-func (b blocked) Write(p []byte) (int, error) {
-	<-b.until
-	return len(p), nil
-}
-
 // TestTimes relates the times of Events to each other: AfterExit is from the exit's time to the outcome's.
 func TestTimes(t *testing.T) {
 	w, path := newWatched(t), testutil.TempDir(t)+"/a"
@@ -143,5 +133,3 @@ func TestTimes(t *testing.T) {
 		t.Errorf("it took %v, all in all %v", outcome.Result.Took, outcome.AfterExit)
 	}
 }
-
-var _ = zerolog.Nop

@@ -2,8 +2,8 @@ package watch
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sockwatch/sockwatch/internal/sys"
@@ -40,7 +40,7 @@ func (o *Owner) died() {
 	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.file == nil || c.dir != nil })
 	w.mu.Unlock()
 	if expecting {
-		w.readInotify() // what appeared before the end is queued before it
+		w.drainInotify() // what appeared before the end is queued before it
 		o.matchUnmatched()
 	}
 	exit := o.process.Exit()
@@ -130,7 +130,7 @@ func (o *Owner) guess() []*Claim {
 			if err != nil {
 				continue // without a name there is nothing to build
 			}
-			f, err := reap.Open(filepath.Join(dir, base))
+			f, err := reap.Open(strings.TrimSuffix(dir, "/") + "/" + base)
 			if err != nil {
 				continue // a guess: mostly it is not there
 			}
@@ -215,6 +215,9 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
 	if r.Outcome == reap.OutcomeAlive || transient(r) {
 		c.wait().since, c.later.step = at, 0
 		w.retries.push(c)
+		w.mu.Lock()
+		c.unwatch()
+		w.mu.Unlock()
 		return
 	}
 	w.outcome(c, r)

@@ -57,35 +57,41 @@ func (w *Watcher) unwatchDir(d *watchedDir) {
 // longestEvent is the size of an event with a name of NAME_MAX bytes.
 const longestEvent = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
 
-// readInotify reads and answers what is queued by now. What is queued meanwhile is left: whoever makes names faster than
+// inotifyBufSize is how much is read at once.
+const inotifyBufSize = 64 << 10
+
+// drainInotify reads and answers what is queued by now. What is queued meanwhile is left: whoever makes names faster than
 // they can be looked at must not keep the loop from anything else. The loop calls it.
+func (w *Watcher) drainInotify() {
+	queued, err := sys.InotifyQueued(w.ino.fd)
+	if err != nil {
+		w.log.Error().Err(err).Msg("look at the queue of inotify")
+	}
+	for ; queued > 0; queued -= inotifyBufSize - longestEvent { // so much is read at the least
+		w.readInotify()
+	}
+}
+
+// readInotify reads and answers one buffer full of what is queued. The loop calls it.
 func (w *Watcher) readInotify() {
 	if w.inotifyBuf == nil {
-		w.inotifyBuf = make([]byte, 64<<10)
+		w.inotifyBuf = make([]byte, inotifyBufSize)
 	}
-	queued, err := sys.InotifyQueued(w.ino.fd)
-	if err != nil || queued == 0 {
-		if err != nil {
-			w.log.Error().Err(err).Msg("look at the queue of inotify")
-		}
+	var err error
+	if w.inotifyEvents, _, err = sys.InotifyRead(w.ino.fd, w.inotifyBuf, w.inotifyEvents[:0]); err != nil {
+		w.log.Error().Err(err).Msg("read inotify")
 		return
 	}
-	for range 1 + queued/(len(w.inotifyBuf)-longestEvent) {
-		var more bool
-		w.inotifyEvents, more, err = sys.InotifyRead(w.ino.fd, w.inotifyBuf, w.inotifyEvents[:0])
-		if err != nil {
-			w.log.Error().Err(err).Msg("read inotify")
-			return
-		}
-		w.answer(w.inotifyEvents)
-		if !more {
-			return
-		}
-	}
+	w.answer(w.inotifyEvents)
 }
 
 // answer answers inotify events.
 func (w *Watcher) answer(events []sys.InotifyEvent) {
+	type entry struct {
+		watch int32
+		name  string
+	}
+	looked := map[entry]bool{}             // all these events have happened: one look at a name is enough
 	appeared := map[*watchedDir][]string{} // in bindspaces
 	for _, e := range events {
 		if e.Mask&unix.IN_Q_OVERFLOW != 0 {
@@ -104,8 +110,13 @@ func (w *Watcher) answer(events []sys.InotifyEvent) {
 			w.mu.Unlock()
 			continue
 		}
+		if e.Mask&unix.IN_ISDIR != 0 || reap.IsPrivate(e.Name) || looked[entry{e.Watch, e.Name}] {
+			w.mu.Unlock()
+			continue
+		}
+		looked[entry{e.Watch, e.Name}] = true
 		claims := slices.Clone(d.names[e.Name])
-		if len(d.spaces) > 0 && e.Mask&unix.IN_ISDIR == 0 && !reap.IsPrivate(e.Name) {
+		if len(d.spaces) > 0 {
 			appeared[d] = append(appeared[d], e.Name)
 		}
 		w.mu.Unlock()

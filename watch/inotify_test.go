@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
-	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -100,7 +99,7 @@ func TestBindspaceKilledAfterBind(t *testing.T) {
 		t.Run(end, func(t *testing.T) {
 			w, dir := newWatched(t), testutil.TempDir(t)
 			p := startPuppet(t)
-			for i, child := range p.hatch(300, dir+"/", end) {
+			for i, child := range p.hatch(150, dir+"/", end) {
 				o := w.addProcess(duplicate(t, child), OwnerOptions{Bindspaces: []string{dir}})
 				goOn(t, child)
 				waitSettled(t, o)
@@ -277,6 +276,32 @@ func TestConvention(t *testing.T) {
 	w.empty() // a guess is never handed on
 }
 
+// TestConventionThroughLink has a bindspace whose path is another one when it is cleaned.
+func TestConventionThroughLink(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	if err := os.MkdirAll(dir+"/real/sub", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir+"/real/sub", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	c, err := reap.ParseConvention("{name}.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startPuppet(t)
+	p.do("bind", dir+"/srv.sock")
+	p.do("bind", dir+"/real/srv.sock")
+	o := w.add(p.pid(), OwnerOptions{Name: "srv", Bindspaces: []string{dir + "/link/.."}, Conventions: []reap.Convention{c}})
+	p.do("bind", dir+"/real/other")
+	w.claimed(dir + "/link/../other")
+	p.child.Kill()
+	waitSettled(t, o)
+	wantGone(t, dir+"/real/srv.sock", dir+"/real/other")
+	wantKept(t, dir+"/srv.sock")
+	w.empty()
+}
+
 // TestConventionReleased releases an owner right before its end is answered: nothing is guessed then.
 func TestConventionReleased(t *testing.T) {
 	w, dir := newWatched(t), testutil.TempDir(t)
@@ -366,6 +391,7 @@ func TestOverflow(t *testing.T) {
 		p.do("bind", dir+"/seen")
 	})
 	w.claimed(dir + "/seen")
+	w.settleLoop()
 	if !w.identified(o.claims[0]) {
 		t.Error("the pending claim is not identified")
 	}
@@ -416,5 +442,3 @@ func TestStorm(t *testing.T) {
 	waitSettled(t, o)
 	wantGone(t, dir+"/told")
 }
-
-var _ = pidfd.Open

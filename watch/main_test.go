@@ -128,7 +128,7 @@ func (w *watched) identified(c *Claim) bool {
 // settleLoop waits until the loop has answered everything that the kernel tells by now.
 func (w *watched) settleLoop() {
 	w.t.Helper()
-	w.onLoop(w.readInotify)
+	w.onLoop(w.drainInotify)
 	w.onLoop(func() {}) // after the processes that were reported together with the first one, and what that has posted
 }
 

@@ -17,8 +17,8 @@ type OwnerOptions struct {
 	Name string
 	// Paths are claimed as if by Owner.Claim with SourceExplicit. They need not exist.
 	Paths []string
-	// Bindspaces are directories in which every new sock-file is claimed that the owner is found to hold. They are
-	// created (mode 0700) when missing.
+	// Bindspaces are directories in which every new sock-file is claimed that the owner is found to hold, or that is dead
+	// before anybody could look while the owner is ending. They are created (mode 0700) when missing.
 	Bindspaces []string
 	// Conventions are tried in the Bindspaces when the owner is dead, after everything that is known better.
 	Conventions []reap.Convention
@@ -240,16 +240,19 @@ func (o *Owner) Results() []reap.Result {
 // call does nothing.
 func (o *Owner) Release() error {
 	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
 	o.released = true
 	for _, c := range o.claims {
 		c.withdraw()
 	}
-	o.w.mu.Unlock()
-	o.w.post(func() {
-		o.w.mu.Lock()
-		defer o.w.mu.Unlock()
-		o.finish()
-	})
+	if !o.w.closed {
+		o.w.tasks = append(o.w.tasks, func() {
+			o.w.mu.Lock()
+			defer o.w.mu.Unlock()
+			o.finish()
+		})
+		o.w.wakeLoop()
+	}
 	return nil
 }
 

@@ -452,7 +452,7 @@ func limitedProcess() {
 	defer w.Close()
 	onLoop := func() {
 		done := make(chan struct{})
-		w.post(func() { w.readInotify(); close(done) })
+		w.post(func() { w.drainInotify(); close(done) })
 		<-done
 	}
 	start := func(o OwnerOptions) (*Owner, *exec.Cmd) {
