@@ -1,3 +1,5 @@
+//go:build ignore
+
 /*
  * floor: the floor that sockwatch is measured against.
  *
@@ -21,7 +23,7 @@
  *   sweep  {"removed":.., "alive":.., "kept":.., "took_ns":..}: kept is what is a socket and neither: hard links, and sock-files
  *          replaced while the sweep looked at them.
  *
- * Build: gcc -O2 -Wall -Wextra -pthread -o floor floor.c
+ * Build: gcc -O2 -Wall -Wextra -pthread -o floor floor.c. The first line keeps the go command from taking it for cgo.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
