@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ type KillOptions struct {
 	TerminateAfter time.Duration
 	// Group sends the signals to the process group that the process leads, if it leads one.
 	Group bool
-	// Tree kills all descendants, too. They are asked together with the process; before SIGKILL they are stopped and listed
+	// Tree kills all descendants but ourselves, too. They are asked together with the process; before SIGKILL they are stopped and listed
 	// anew until none is new, so that none escapes by forking.
 	Tree bool
 }
@@ -88,6 +89,9 @@ func HardKill(ctx context.Context, p *pidfd.Process, o KillOptions, t reap.Targe
 
 	if t.PID == 0 {
 		t.PID = v.pid
+		if id, err := p.Identity(); err == nil { // reaped before: it had that number
+			t.PID = id.PID
+		}
 	}
 	t.Files = append(held, t.Files...)
 	r.Files = reap.AfterKill(t)
@@ -101,55 +105,82 @@ func HardKill(ctx context.Context, p *pidfd.Process, o KillOptions, t reap.Targe
 // when it is killed. It reaps the child and waits until its claims are settled. See the function HardKill for what
 // it promises.
 //
-// When the child cannot be killed before ctx ends, its claims stay armed: its files go when it does.
+// When the child cannot be killed before ctx ends, its claims stay armed: its files go when it does. The files of
+// a child whose Owner was released or whose Watcher is closed are not touched.
 func (c *Child) HardKill(ctx context.Context, o KillOptions) KillResult {
 	var r KillResult
+	var inherited []*reap.File
+	ended := true
 	p, err := pidfd.FromProcess(c.cmd.Process)
 	if err == nil {
-		r.Killed, r.SnapshotErr, r.Err = c.kill(ctx, p, o)
+		inherited = c.kill(ctx, p, o, &r)
+		ended, _ = p.Exited()
 		_ = p.Close()
 	} else if !errors.Is(err, pidfd.ErrExited) { // reaped by another call: only the result is left to tell
 		r.Err = err
+		ended = false
 	}
-	select {
-	case <-c.owner.Exited():
+	if ended {
 		_ = c.Wait() // how it ended is in Exit
-	default:
-		if r.Err == nil {
-			r.Err = fmt.Errorf("process %d is still there", c.PID())
-		}
+	} else if r.Err == nil {
+		r.Err = fmt.Errorf("process %d is still there", c.PID())
 	}
 	r.Exit, r.Files = c.owner.Exit(), c.owner.Results()
+	settleInherited(r.Files, inherited)
+	for _, f := range inherited {
+		_ = f.Close()
+	}
 	return r
 }
 
-func (c *Child) kill(ctx context.Context, p *pidfd.Process, o KillOptions) (killed bool, snapshotErr, err error) {
+// kill returns what descendants held.
+func (c *Child) kill(ctx context.Context, p *pidfd.Process, o KillOptions, r *KillResult) (inherited []*reap.File) {
 	v := &victim{root: p, tree: o.Tree, wait: func(ctx context.Context) error {
 		select {
 		case <-c.owner.Exited():
-			return nil
+			return p.Wait(ctx) // it is closed, too, for an Owner that was released
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}}
 	defer v.close()
 	snapshot := func() {
-		_, snapshotErr = c.owner.Snapshot()
+		r.SnapshotErr = nil
+		note := func(err error) {
+			// The watcher gives its handle up once the process has ended.
+			if err != nil && !errors.Is(err, pidfd.ErrExited) && !errors.Is(err, os.ErrClosed) {
+				r.SnapshotErr = errors.Join(r.SnapshotErr, err)
+			}
+		}
+		_, err := c.owner.Snapshot()
+		note(err)
 		for _, p := range v.descendants {
 			files, err := reap.Held(p)
+			note(err)
 			for _, f := range files {
 				if _, err := c.owner.ClaimFile(f, watch.SourceSnapshot); err != nil {
 					_ = f.Close()
 				}
 			}
-			if err != nil {
-				snapshotErr = errors.Join(snapshotErr, err)
-			}
-		}
-		if errors.Is(snapshotErr, pidfd.ErrExited) {
-			snapshotErr = nil
+			files, _ = reap.Held(p) // the others are the Watcher's now
+			inherited = append(inherited, files...)
 		}
 	}
-	killed, err = v.kill(ctx, o, snapshot)
-	return killed, snapshotErr, err
+	r.Killed, r.Err = v.kill(ctx, o, snapshot)
+	return inherited
+}
+
+// settleInherited removes what was kept because a descendant held it that is dead by now, too. The Watcher does so as
+// well, at a time that nobody can wait for.
+func settleInherited(results []reap.Result, inherited []*reap.File) {
+	for i, r := range results {
+		if r.Outcome != reap.OutcomeAlive {
+			continue
+		}
+		for _, f := range inherited {
+			if f.Path() == r.Path {
+				results[i] = reap.AfterKill(reap.Target{Files: []*reap.File{f}})[0]
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,9 @@ type victim struct {
 	tree bool
 	wait func(context.Context) error // for the end of root
 
-	descendants []*pidfd.Process // parents before their children
-	known       map[int]bool     // their pids
+	descendants []*pidfd.Process         // parents before their children
+	known       map[int]*pidfd.Process   // the same by pid
+	refused     map[*pidfd.Process]error // which of them may not be signalled
 }
 
 func (v *victim) close() {
@@ -37,20 +39,21 @@ func (v *victim) all() []*pidfd.Process {
 // kill asks, waits and kills. It calls snapshot before it sends a signal, and again before SIGKILL. It returns when the
 // processes have ended or ctx is done.
 func (v *victim) kill(ctx context.Context, o KillOptions, snapshot func()) (killed bool, err error) {
-	if v.pid = v.root.PID(); v.pid < 0 {
-		return false, nil // reaped
-	}
-	if exited, err := v.root.Exited(); exited || err != nil {
+	v.pid = v.root.PID()
+	switch exited, err := v.root.Exited(); {
+	case err != nil:
+		return false, fmt.Errorf("kill a process: %w", err)
+	case exited:
 		snapshot() // of descendants there is nobody left to list; what a zombie had open is gone
 		// That it has ended may not have been reported yet; it is about to be.
-		return false, errors.Join(err, v.wait(context.WithoutCancel(ctx)))
+		return false, v.wait(context.WithoutCancel(ctx))
 	}
 	v.list(nil)
 	snapshot()
 	if patience := o.patience(); patience > 0 {
 		ended, askErr := v.ask(ctx, o, patience)
 		if err = askErr; ended {
-			return false, err
+			return false, errors.Join(err, v.refusals())
 		}
 	}
 	// A stopped process neither forks nor binds: what is listed and seen now is all there is.
@@ -58,7 +61,7 @@ func (v *victim) kill(ctx context.Context, o KillOptions, snapshot func()) (kill
 		v.list(func(p *pidfd.Process) { _ = p.Signal(unix.SIGSTOP) })
 	}
 	snapshot()
-	return true, errors.Join(err, v.slay(ctx, o))
+	return true, errors.Join(err, v.slay(ctx, o), v.refusals())
 }
 
 // ask asks the processes to end and waits for it, up to patience.
@@ -94,7 +97,11 @@ func callAsk(ctx context.Context, ask func(context.Context) error) (err error) {
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
-	return ask(ctx)
+	err = ask(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // that it was called back is no failure, and may be heard of or not
+	}
+	return err
 }
 
 // slay sends SIGKILL and waits for the end.
@@ -102,12 +109,13 @@ func (v *victim) slay(ctx context.Context, o KillOptions) error {
 	if err := v.signal(unix.SIGKILL, o.Group); err != nil {
 		return fmt.Errorf("kill process %d: %w", v.pid, err)
 	}
-	if ctx.Err() != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), afterCancel)
+	err := v.waitAll(ctx)
+	if err != nil && ctx.Err() != nil { // before the signal or since
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), afterCancel)
 		defer cancel()
+		err = v.waitAll(late)
 	}
-	if err := v.waitAll(ctx); err != nil {
+	if err != nil {
 		return fmt.Errorf("process %d does not end after SIGKILL: %w", v.pid, err)
 	}
 	return nil
@@ -117,7 +125,7 @@ func (v *victim) slay(ctx context.Context, o KillOptions) error {
 // that is gone already is as good as one that was hit. The error is that of the process itself.
 func (v *victim) signal(sig unix.Signal, group bool) error {
 	for i := len(v.descendants) - 1; i >= 0; i-- {
-		_ = v.descendants[i].Signal(sig) // who may not be signalled stays, and so do its files
+		v.signalDescendant(v.descendants[i], sig)
 	}
 	err := error(pidfd.ErrExited)
 	if group {
@@ -132,12 +140,37 @@ func (v *victim) signal(sig unix.Signal, group bool) error {
 	return err
 }
 
-// waitAll waits until all have ended.
+// signalDescendant sends sig to a descendant. Who may not be signalled stays, and so do its files: nobody waits for it.
+func (v *victim) signalDescendant(p *pidfd.Process, sig unix.Signal) {
+	err := p.Signal(sig)
+	if err == nil || errors.Is(err, pidfd.ErrExited) {
+		delete(v.refused, p)
+		return
+	}
+	if v.refused == nil {
+		v.refused = map[*pidfd.Process]error{}
+	}
+	v.refused[p] = err
+}
+
+// refusals tells of the descendants that could not be signalled.
+func (v *victim) refusals() error {
+	var all []error
+	for _, p := range v.descendants {
+		all = append(all, v.refused[p])
+	}
+	return errors.Join(all...)
+}
+
+// waitAll waits until all have ended that can be made to.
 func (v *victim) waitAll(ctx context.Context) error {
 	if err := v.wait(ctx); err != nil {
 		return err
 	}
 	for _, p := range v.descendants {
+		if v.refused[p] != nil {
+			continue
+		}
 		if err := p.Wait(ctx); err != nil {
 			return err
 		}
@@ -151,7 +184,7 @@ func (v *victim) list(found func(*pidfd.Process)) {
 		return
 	}
 	if v.known == nil {
-		v.known = map[int]bool{}
+		v.known = map[int]*pidfd.Process{}
 	}
 	if found != nil {
 		for _, p := range v.all() {
@@ -171,6 +204,8 @@ func (v *victim) list(found func(*pidfd.Process)) {
 
 // listChildren opens the children of parent that are not known yet. A pid read from /proc can be another process's by
 // the time that it is opened; it is a child if parent is there still, and says so again.
+//
+// We are not among them: stopped, we would leave all the others stopped for ever.
 func (v *victim) listChildren(parent *pidfd.Process, found func(*pidfd.Process)) {
 	pid := parent.PID()
 	children, err := proc.FS("").Children(pid)
@@ -178,7 +213,8 @@ func (v *victim) listChildren(parent *pidfd.Process, found func(*pidfd.Process))
 		return // gone: its children are somebody else's by now
 	}
 	for _, child := range children {
-		if v.known[child] {
+		// A pid that is known can be given to another descendant once the first one is reaped.
+		if known := v.known[child]; child == os.Getpid() || known != nil && known.PID() == child {
 			continue
 		}
 		p, err := pidfd.Open(child)
@@ -190,7 +226,7 @@ func (v *victim) listChildren(parent *pidfd.Process, found func(*pidfd.Process))
 			_ = p.Close()
 			continue
 		}
-		v.known[child] = true
+		v.known[child] = p
 		v.descendants = append(v.descendants, p)
 		if found != nil {
 			found(p)
