@@ -62,6 +62,9 @@ func (d *dir) release() {
 		delete(dirs.open, d.id)
 		_ = sys.Close(d.fd)
 	}
+	if len(dirs.open) == 0 {
+		closeSpare()
+	}
 }
 
 // share counts one use more of an open directory.

@@ -32,7 +32,7 @@ type layers struct {
 	paths    map[string]bool // as mount tables have them, absolute; false: could not be opened
 	relative []string        // as mount tables have them, relative to nobody knows what
 	mounts   []proc.Mount    // our own
-	doubt    bool            // no table could be read, or not to its end
+	doubt    error           // why no table could be read, or not to its end
 }
 
 // inode is a directory, through whatever mount.
@@ -81,7 +81,7 @@ func findLayers() *layers {
 	l.findStorage()
 	// Where no overlay can be mounted there is nothing to read a hundred mount tables for.
 	if b, err := os.ReadFile("/proc/filesystems"); err != nil || bytes.Contains(b, []byte("\toverlay\n")) {
-		l.doubt = l.findMounted() != nil
+		l.doubt = l.findMounted()
 	}
 	return l
 }
@@ -273,9 +273,9 @@ func unescapeLayer(path string) string {
 
 // include tells whether the directory is a layer or in one: by the inodes of the directories above it, by the attributes
 // that overlayfs has left in one of them, and by its path where inodes cannot be had. In doubt it is.
-func (l *layers) include(d *dir) bool {
-	if l.doubt {
-		return true
+func (l *layers) include(d *dir) (included bool, doubt error) {
+	if l.doubt != nil {
+		return true, l.doubt
 	}
 	found := false
 	err := l.ancestors(d, func(fd int, id sys.DirID) bool {
@@ -283,14 +283,14 @@ func (l *layers) include(d *dir) bool {
 		return !found
 	})
 	if found {
-		return true
+		return true, nil
 	}
 	barred := errors.Is(err, fs.ErrPermission) // from going up
 	if err != nil && !barred {
-		return true
+		return true, err
 	}
 	path, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(d.fd))
-	return err != nil || l.includePath(path, barred)
+	return err != nil || l.includePath(path, barred), err
 }
 
 // includePath compares with the paths of the layers that could not be opened, or with all.

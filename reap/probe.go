@@ -80,12 +80,40 @@ func (f *File) is(p pin) (bool, error) {
 // prober asks about one inode after the other. Not for concurrent use.
 type prober struct{ sock int }
 
+// spare is a probe's socket that waits for its next use, -1 without. It is kept as long as a directory is open, so that nothing
+// is left open when all Files are closed. Guarded by dirs.
+var spare = -1
+
 func newProber() (prober, error) {
+	dirs.Lock()
+	sock := spare
+	spare = -1
+	dirs.Unlock()
+	if sock >= 0 {
+		return prober{sock}, nil
+	}
+
 	sock, err := sys.ProbeSocket()
 	return prober{sock}, err
 }
 
-func (pr prober) close() { _ = sys.Close(pr.sock) }
+func (pr prober) close() {
+	dirs.Lock()
+	defer dirs.Unlock()
+	if spare < 0 && len(dirs.open) > 0 {
+		spare = pr.sock
+		return
+	}
+	_ = sys.Close(pr.sock)
+}
+
+// closeSpare is called when no directory is open any more. The caller holds dirs.
+func closeSpare() {
+	if spare >= 0 {
+		_ = sys.Close(spare)
+		spare = -1
+	}
+}
 
 var (
 	errNoProcfs = errors.New("/proc is not mounted or is not procfs")

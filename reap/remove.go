@@ -125,7 +125,14 @@ func (p pin) ask(pr prober) (r Result, dead bool) {
 // judgeable tells whether "dead" can be believed of an inode that was never seen alive. Force believes it of what may
 // be a layer of an overlay, too.
 func (p pin) judgeable(force bool) (Result, bool) {
-	if reason := p.dir.view().blind(force); reason != ReasonNone {
+	v := p.dir.view()
+	if reason := v.blind(force); reason != ReasonNone {
+		if v.doubt != nil {
+			// For want of a descriptor, say. It is not known to be a layer, and may be found to be none the next time.
+			if r := refusal("look for overlays", v.doubt); r.Outcome == OutcomeFailed {
+				return r, false
+			}
+		}
 		return Result{
 			Outcome: OutcomeRefused, Reason: reason,
 			Err: fmt.Errorf("%w: a socket that is bound to it elsewhere would not be seen from here", ErrRefused),

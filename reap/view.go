@@ -15,8 +15,9 @@ import (
 // or the same network filesystem on two machines. Through the other ways a live sock-file looks dead.
 type view struct {
 	at      time.Time
-	network bool // what is here may be bound in another kernel
-	layer   bool // what is here may be bound through an overlay
+	network bool  // what is here may be bound in another kernel
+	layer   bool  // what is here may be bound through an overlay
+	doubt   error // why layer is only feared
 }
 
 // viewAge is how long a view is believed: an overlay can be mounted at any time.
@@ -29,9 +30,11 @@ func (d *dir) view() *view {
 	}
 	v := &view{at: time.Now()}
 	if v.network = onNetworkFS(d.fd); !v.network {
-		v.layer = knownLayers().include(d)
+		v.layer, v.doubt = knownLayers().include(d)
 	}
-	d.seen.Store(v)
+	if v.doubt == nil { // what is missing may be there the next time
+		d.seen.Store(v)
+	}
 	return v
 }
 

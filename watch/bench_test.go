@@ -81,7 +81,7 @@ func BenchmarkAdd(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		w.addProcess(p, OwnerOptions{}).Release()
+		_ = w.addProcess(p, OwnerOptions{}).Release()
 	}
 }
 

@@ -180,11 +180,7 @@ func (o *Owner) add(c *Claim) {
 	if o.phase >= dead {
 		o.phase = dead
 		o.w.owners[o] = struct{}{}
-		select {
-		case <-o.settled:
-			o.settled = make(chan struct{})
-		default:
-		}
+		o.settled.rearm()
 		o.w.tasks = append(o.w.tasks, func() { o.w.settle(o, []*Claim{c}, o.exitAt) })
 		o.w.wakeLoop()
 	}

@@ -544,9 +544,8 @@ func TestSnapshot(t *testing.T) {
 	p.do("rename", dir+"/moved", dir+"/there")
 	other.do("bind", dir+"/other")
 	o := w.add(p.pid(), OwnerOptions{Paths: []string{dir + "/told"}})
-	for want, err := 4, error(nil); want >= 0; want -= 4 { // the second time nothing is new
-		var n int
-		if n, err = o.Snapshot(); n != want || err != nil {
+	for _, want := range []int{4, 0} { // the second time nothing is new
+		if n, err := o.Snapshot(); n != want || err != nil {
 			t.Errorf("%d new, %v; want %d", n, err, want)
 		}
 	}
@@ -746,7 +745,7 @@ func TestPrepareReleased(t *testing.T) {
 	if id := o.Identity(); id != (pidfd.Identity{}) {
 		t.Errorf("identity %s before Attach", id)
 	}
-	o.Release()
+	_ = o.Release()
 	wait(t, o.Settled())
 	p := open(t, os.Getpid())
 	defer p.Close()

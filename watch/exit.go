@@ -43,30 +43,31 @@ func (o *Owner) died() {
 		w.drainInotify() // what appeared before the end is queued before it
 		o.matchUnmatched()
 	}
-	exit := o.process.Exit()
-
 	w.mu.Lock()
-	o.phase, o.exit, o.exitAt = dead, exit, at
+	o.phase, o.exitAt = dead, at
 	claims := slices.Clone(o.claims)
 	w.mu.Unlock()
 
-	results := make([]reap.Result, len(claims))
+	// The files first: what there is to tell of the process can wait, and costs as much.
+	results, done := make([]reap.Result, len(claims)), make([]time.Time, len(claims))
 	for i, c := range claims {
-		results[i] = w.attempt(c)
+		results[i], done[i] = w.attempt(c)
 	}
 	guessed := o.guess()
+	exit := o.process.Exit()
 	info, err := o.process.Info()
 
 	w.mu.Lock()
+	o.exit = exit
 	if err == nil {
 		o.comm = info.Comm // it may have executed another program since it was added
 	}
 	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
-	closeOnce(o.exited)
+	o.exited.fire()
 	o.leaveSpaces() // it binds nothing any more
 	w.mu.Unlock()
 	for i, c := range claims {
-		w.conclude(c, results[i], at)
+		w.conclude(c, results[i], at, done[i])
 	}
 	w.settle(o, guessed, at)
 	w.retryUnseen()
@@ -75,7 +76,8 @@ func (o *Owner) died() {
 // settle tries to remove claims of an owner that died at the given time.
 func (w *Watcher) settle(o *Owner, claims []*Claim, at time.Time) {
 	for _, c := range claims {
-		w.conclude(c, w.attempt(c), at)
+		r, done := w.attempt(c)
+		w.conclude(c, r, at, done)
 	}
 	w.mu.Lock()
 	w.settledIfDone(o)
@@ -88,7 +90,7 @@ func (w *Watcher) settledIfDone(o *Owner) {
 	if o.phase != dead || o.open > 0 {
 		return
 	}
-	closeOnce(o.settled)
+	o.settled.fire()
 	alive := slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.state == armed })
 	if !alive && o.process == nil {
 		o.finish()
@@ -160,17 +162,17 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 }
 
 // attempt tries to remove the file of a claim.
-func (w *Watcher) attempt(c *Claim) reap.Result {
+func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	w.mu.Lock()
 	file, named, aborted := c.file, c.dir != nil, c.state != armed || w.closed
 	w.mu.Unlock()
 	if aborted {
-		return reap.Result{Path: c.path, Err: reap.ErrAborted}
+		return reap.Result{Path: c.path, Err: reap.ErrAborted}, now()
 	}
 	if file == nil {
 		found, err := reap.Open(c.path)
 		if err != nil {
-			return reap.Unopened(c.path, err)
+			return reap.Unopened(c.path, err), now()
 		}
 		w.mu.Lock()
 		if c.file == nil {
@@ -184,7 +186,7 @@ func (w *Watcher) attempt(c *Claim) reap.Result {
 		w.mu.Unlock()
 	}
 	options := reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit}
-	r := file.Remove(options)
+	r = file.Remove(options)
 	if r.Outcome == reap.OutcomeGone && named && c.later == nil {
 		// The directory may have been made anew. That is not the one that is watched: look at the path once more.
 		if found, err := reap.Open(c.path); err == nil {
@@ -201,11 +203,11 @@ func (w *Watcher) attempt(c *Claim) reap.Result {
 		}
 		w.mu.Unlock()
 	}
-	return r
+	return r, now()
 }
 
 // conclude records the result of an attempt, or has it repeated. at is when the owner, or the last holder, ended.
-func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
+func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
 	if errors.Is(r.Err, reap.ErrAborted) {
 		return // released meanwhile
 	}
@@ -220,7 +222,7 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
 		w.mu.Unlock()
 		return
 	}
-	w.outcome(c, r)
+	w.outcome(c, r, done)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.state != withdrawn {
@@ -235,7 +237,7 @@ func transient(r reap.Result) bool {
 }
 
 // outcome records and tells what became of a claim. Being kept for the same reason once more is no news.
-func (w *Watcher) outcome(c *Claim, r reap.Result) {
+func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.state == withdrawn {
@@ -251,7 +253,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result) {
 		o.open--
 	}
 	e := Event{
-		Time: now(), Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
+		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
 		Source: c.source, Result: r,
 	}
 	since := o.exitAt

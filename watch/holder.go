@@ -166,7 +166,7 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 		return
 	}
 	delete(w.unseen, c)
-	w.outcome(c, kept)
+	w.outcome(c, kept, now())
 	w.mu.Lock()
 	w.settledIfDone(c.owner)
 	w.mu.Unlock()

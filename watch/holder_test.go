@@ -211,7 +211,7 @@ func TestHolderReleased(t *testing.T) {
 		o := w.orphan(path, func(p *puppetProcess) { child = p.fork() })
 		w.wantOutcome(path, reap.OutcomeAlive, reap.ReasonHolder)
 		if whole {
-			o.Release()
+			_ = o.Release()
 		} else if !o.claims[0].Release() {
 			t.Error("not released")
 		}
@@ -225,10 +225,11 @@ func TestHolderReleased(t *testing.T) {
 
 // TestQueued has the descriptor in a message that nobody has received, when its owner dies.
 func TestQueued(t *testing.T) {
-	queue := func(t *testing.T) (w *watched, o *Owner, path, mail string, box int) {
+	queue := func(t *testing.T) (w *watched, o *Owner, path string, box int) {
 		w = newWatched(t)
 		dir := testutil.TempDir(t)
-		path, mail = dir+"/a", dir+"/mail"
+		mail := dir + "/mail"
+		path = dir + "/a"
 		box, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -240,10 +241,10 @@ func TestQueued(t *testing.T) {
 		w.wantOutcome(path, reap.OutcomeAlive, reap.ReasonHolderNotVisible)
 		waitSettled(t, o)
 		wantKept(t, path)
-		return w, o, path, mail, box
+		return w, o, path, box
 	}
 	t.Run("closed, removed by back-off", func(t *testing.T) {
-		w, _, path, _, box := queue(t)
+		w, _, path, box := queue(t)
 		unix.Close(box)
 		w.wantOutcome(path, reap.OutcomeRemoved, "")
 		wantGone(t, path)
@@ -251,7 +252,7 @@ func TestQueued(t *testing.T) {
 		w.empty()
 	})
 	t.Run("closed, removed at a later exit", func(t *testing.T) {
-		w, _, path, _, box := queue(t)
+		w, _, path, box := queue(t)
 		unix.Close(box)
 		p := startPuppet(t)
 		later := w.add(p.pid(), OwnerOptions{})
@@ -279,7 +280,7 @@ func TestQueued(t *testing.T) {
 		w.empty()
 	})
 	t.Run("released", func(t *testing.T) {
-		w, o, path, _, box := queue(t)
+		w, o, path, box := queue(t)
 		if !o.claims[0].Release() {
 			t.Error("not released")
 		}
@@ -343,10 +344,10 @@ func TestLadder(t *testing.T) {
 func TestSearchReleased(t *testing.T) {
 	for name, release := range map[string]func(w *watched, o *Owner){
 		"claim":             func(_ *watched, o *Owner) { o.claims[0].Release() },
-		"owner":             func(_ *watched, o *Owner) { o.Release() },
+		"owner":             func(_ *watched, o *Owner) { _ = o.Release() },
 		"watcher":           func(w *watched, _ *Owner) { w.Close() },
 		"claim and watcher": func(w *watched, o *Owner) { o.claims[0].Release(); w.Close() },
-		"owner and watcher": func(w *watched, o *Owner) { o.Release(); w.Close() },
+		"owner and watcher": func(w *watched, o *Owner) { _ = o.Release(); w.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, path := newWatched(t), testutil.TempDir(t)+"/a"

@@ -266,12 +266,8 @@ func TestConvention(t *testing.T) {
 	wantResults(t, o, map[string]short{
 		"srv@" + pid + ".sock": removed, "srv.socket": removed, pid: {reap.OutcomeAlive, reap.ReasonHolder},
 	})
-	for {
-		e := w.outcome(space + "/" + pid)
-		if e.Source != SourceConvention {
-			t.Errorf("source %s", e.Source)
-		}
-		break
+	if e := w.outcome(space + "/" + pid); e.Source != SourceConvention {
+		t.Errorf("source %s", e.Source)
 	}
 	w.empty() // a guess is never handed on
 }
@@ -314,7 +310,7 @@ func TestConventionReleased(t *testing.T) {
 	o := w.add(p.pid(), OwnerOptions{Name: "srv", Bindspaces: []string{dir}, Conventions: []reap.Convention{c}})
 	w.onLoop(func() {
 		p.child.Kill()
-		o.Release()
+		_ = o.Release()
 		o.ready(false) // as if epoll had told of the end before the release, in one batch
 	})
 	wait(t, o.Settled())

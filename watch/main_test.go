@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -350,9 +349,4 @@ func descriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(entries)
-}
-
-func sorted(s []string) []string {
-	slices.Sort(s)
-	return s
 }

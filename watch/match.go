@@ -34,12 +34,12 @@ func (w *Watcher) matchPaths(paths []string, owners []*Owner) {
 
 // match finds out which of the owners bound each of some files, and claims it for that one. It takes the files over.
 func (w *Watcher) match(files []*reap.File, owners []*Owner, s Source) {
-	var alive, dead []*reap.File
+	var live, lost []*reap.File
 	for _, f := range files {
 		if state, _ := f.Probe(); state == reap.StateDead {
-			dead = append(dead, f)
+			lost = append(lost, f)
 		} else {
-			alive = append(alive, f)
+			live = append(live, f)
 		}
 	}
 	// The youngest first: it is the most likely to bind something new.
@@ -47,27 +47,28 @@ func (w *Watcher) match(files []*reap.File, owners []*Owner, s Source) {
 	var processes []*pidfd.Process
 	w.mu.Lock()
 	for _, o := range slices.Backward(owners) {
-		switch {
-		case o.phase == prepared:
+		switch o.phase {
+		case prepared:
 			later = append(later, o)
-		case o.phase == watching:
+		case watching:
 			asked, processes = append(asked, o), append(processes, o.process)
+		case dead, finished: // what it bound was seen before
 		}
 	}
 	w.mu.Unlock()
 
 	var unmatched []*reap.File
-	whose, err := reap.Whose(alive, processes)
-	for i, f := range alive {
+	whose, err := reap.Whose(live, processes)
+	for i, f := range live {
 		if whose[i] >= 0 {
 			asked[whose[i]].take(f, s)
 		} else if state, _ := f.Probe(); state == reap.StateDead {
-			dead = append(dead, f) // its owner may have died since
+			lost = append(lost, f) // its owner may have died since
 		} else {
 			unmatched = append(unmatched, f)
 		}
 	}
-	if len(dead)+len(unmatched) == 0 {
+	if len(lost)+len(unmatched) == 0 {
 		return
 	}
 	var dying []*Owner
@@ -76,7 +77,7 @@ func (w *Watcher) match(files []*reap.File, owners []*Owner, s Source) {
 			dying = append(dying, o)
 		}
 	}
-	for _, f := range dead {
+	for _, f := range lost {
 		if o := deadBinder(f, dying); o != nil {
 			o.take(f, s)
 		} else {

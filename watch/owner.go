@@ -45,8 +45,8 @@ type Owner struct {
 	unmatched []string
 
 	released bool
-	exited   chan struct{}
-	settled  chan struct{}
+	exited   latch
+	settled  latch
 }
 
 // phase is how far an owner has come.
@@ -80,7 +80,7 @@ func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
 // Prepare makes an Owner whose process does not exist yet, for whoever is about to start it: its claims and bindspaces
 // are armed, so that nothing is missed between the start of the process and Attach. Release it if the start fails.
 func (w *Watcher) Prepare(o OwnerOptions) (*Owner, error) {
-	owner := &Owner{w: w, exited: make(chan struct{}), settled: make(chan struct{})}
+	owner := &Owner{w: w}
 	if len(o.Bindspaces) > 0 {
 		owner.opts = &OwnerOptions{Name: o.Name, Conventions: slices.Clone(o.Conventions)}
 	}
@@ -204,7 +204,11 @@ func (o *Owner) Identity() pidfd.Identity {
 }
 
 // Exited is closed when the process has ended.
-func (o *Owner) Exited() <-chan struct{} { return o.exited }
+func (o *Owner) Exited() <-chan struct{} {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return o.exited.wait()
+}
 
 // Settled is closed when the process has ended and every claim has its first outcome. A claim that is handed on to a
 // holder has one (alive, holder) and lives on under the holder; a second Event tells its end. It is closed, too, when
@@ -213,7 +217,7 @@ func (o *Owner) Exited() <-chan struct{} { return o.exited }
 func (o *Owner) Settled() <-chan struct{} {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
-	return o.settled
+	return o.settled.wait()
 }
 
 // Exit tells how the process ended, as far as it is known by now.
@@ -267,8 +271,8 @@ func (o *Owner) finish() {
 	}
 	o.leaveSpaces()
 	o.forget()
-	closeOnce(o.exited)
-	closeOnce(o.settled)
+	o.exited.fire()
+	o.settled.fire()
 	delete(o.w.owners, o)
 }
 
@@ -291,11 +295,32 @@ func (o *Owner) forget() {
 	o.process = nil
 }
 
-// closeOnce closes c unless it is closed. Its callers hold w.mu.
-func closeOnce(c chan struct{}) {
-	select {
-	case <-c:
-	default:
-		close(c)
+// latch is a channel that is closed once something has happened, and that is not made before somebody waits. Guarded by w.mu.
+type latch struct {
+	c     chan struct{}
+	fired bool
+}
+
+func (l *latch) wait() <-chan struct{} {
+	if l.c == nil {
+		l.c = make(chan struct{})
+		if l.fired {
+			close(l.c)
+		}
+	}
+	return l.c
+}
+
+func (l *latch) fire() {
+	if !l.fired && l.c != nil {
+		close(l.c)
+	}
+	l.fired = true
+}
+
+// rearm is for something that is to happen once more.
+func (l *latch) rearm() {
+	if l.fired {
+		*l = latch{}
 	}
 }

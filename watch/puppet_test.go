@@ -342,12 +342,12 @@ func takeSteps(steps []rawStep) (pid uintptr, errno syscall.Errno) {
 		switch s.trap {
 		case rawSignal:
 			self, _, _ := syscall.RawSyscall(unix.SYS_GETPID, 0, 0, 0)
-			syscall.RawSyscall(unix.SYS_KILL, self, s.a2, 0)
+			_, _, _ = syscall.RawSyscall(unix.SYS_KILL, self, s.a2, 0)
 			continue
 		case rawChain:
 			for range s.a1 {
 				if pid, _, _ := syscall.RawSyscall6(unix.SYS_CLONE, rawForking, 0, 0, 0, 0, 0); pid != 0 {
-					syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+					_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 				}
 			}
 			continue
@@ -364,7 +364,7 @@ func takeSteps(steps []rawStep) (pid uintptr, errno syscall.Errno) {
 			kept = r
 		}
 	}
-	syscall.RawSyscall(unix.SYS_EXIT_GROUP, 99, 0, 0)
+	_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 99, 0, 0)
 	return 0, 0
 }
 

@@ -101,9 +101,9 @@ func (w *Watcher) retryDue(t time.Time) {
 
 // retry tries once more to remove a file that was alive.
 func (w *Watcher) retry(c *Claim) {
-	r := w.attempt(c)
+	r, done := w.attempt(c)
 	if r.Outcome != reap.OutcomeAlive && !transient(r) {
-		w.conclude(c, r, c.later.since)
+		w.conclude(c, r, c.later.since, done)
 		w.mu.Lock()
 		w.settledIfDone(c.owner)
 		w.mu.Unlock()
@@ -122,7 +122,7 @@ func (w *Watcher) retry(c *Claim) {
 
 // keep records that a claim is kept and nobody can be watched whose end would settle it.
 func (w *Watcher) keep(c *Claim, r reap.Result) {
-	w.outcome(c, r)
+	w.outcome(c, r, now())
 	w.mu.Lock()
 	if c.later.final && r.Outcome == reap.OutcomeAlive {
 		c.state = ended
@@ -138,9 +138,9 @@ func (w *Watcher) keep(c *Claim, r reap.Result) {
 // retryUnseen looks again, after an exit, at what nobody visible holds: it may have been that process.
 func (w *Watcher) retryUnseen() {
 	for c := range w.unseen {
-		r := w.attempt(c)
+		r, done := w.attempt(c)
 		if r.Outcome != reap.OutcomeAlive && !transient(r) {
-			w.conclude(c, r, c.later.since)
+			w.conclude(c, r, c.later.since, done)
 			w.mu.Lock()
 			w.settledIfDone(c.owner)
 			w.mu.Unlock()

@@ -206,7 +206,7 @@ func TestHeapPerOwner(t *testing.T) {
 		if !w.identified(o.claims[0]) {
 			t.Fatal("not identified")
 		}
-		o.Release()
+		_ = o.Release()
 	}
 	w.settleLoop()
 	w.empty()

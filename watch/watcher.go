@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -144,6 +145,9 @@ func (w *Watcher) wakeLoop() {
 
 // run is the loop. Without events and without retries it sleeps and costs nothing.
 func (w *Watcher) run() {
+	// It waits in a system call nearly all of its life; with a thread of its own it need not be found one on the way back.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var (
 		epoll sys.Epoll
 		ready []sys.EpollEvent
