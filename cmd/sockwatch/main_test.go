@@ -13,6 +13,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(testutil.Checked(m), map[string]func(){
 		"puppet":    puppet,
+		"shell":     shell,
 		"sockwatch": main,
 	})
 }

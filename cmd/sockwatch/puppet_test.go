@@ -24,15 +24,17 @@ import (
 //	seqpacket PATH   bind a sequenced packet socket and listen
 //	close            close the sockets; their files stay
 //	rename OLD NEW   rename a file, link OLD NEW links it, unlink PATH unlinks it
-//	say WORD         print a line
+//	say TEXT         print a line
 //	tell FIFO        write the own pid into a FIFO: waits until it is read
 //	hear FIFO        wait until somebody has opened a FIFO for writing, and closed it
 //	fork STEPS       start a puppet that has the sockets, too, and does STEPS, one argument; do not wait for it
 //	ignore SIGNAL    such as TERM
 //	report           print the name of each signal that comes from now on, and go on
+//	await SIGNAL     wait until the next of these was printed
 //	undumpable       be nobody's to look at, prctl(2)
 //	echo             print what comes on standard input, to its end
 //	kill SIGNAL      send oneself a signal
+//	parent SIGNAL    send one's parent a signal
 //	exit STATUS      exit
 //	pause            do nothing until a signal ends it
 func puppet() {
@@ -43,8 +45,9 @@ func puppet() {
 }
 
 type puppeteer struct {
-	sockets []*os.File
-	steps   map[string]step
+	sockets  []*os.File
+	steps    map[string]step
+	reported map[unix.Signal]chan struct{}
 }
 
 type step struct {
@@ -53,7 +56,7 @@ type step struct {
 }
 
 func newPuppet() *puppeteer {
-	p := &puppeteer{}
+	p := &puppeteer{reported: map[unix.Signal]chan struct{}{}}
 	socket := func(kind int, listen bool) step {
 		return step{1, func(args []string) error { return p.bind(args[0], kind, listen) }}
 	}
@@ -71,10 +74,12 @@ func newPuppet() *puppeteer {
 		"hear":       {1, func(args []string) error { _, err := os.ReadFile(args[0]); return err }},
 		"fork":       {1, func(args []string) error { return p.fork(strings.Fields(args[0])) }},
 		"ignore":     {1, func(args []string) error { signal.Ignore(signalNamed(args[0])); return nil }},
-		"report":     {0, func([]string) error { report(); return nil }},
+		"report":     {0, func([]string) error { p.report(); return nil }},
+		"await":      {1, func(args []string) error { <-p.reported[signalNamed(args[0])]; return nil }},
 		"undumpable": {0, func([]string) error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }},
 		"echo":       {0, func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err }},
 		"kill":       {1, func(args []string) error { return killSelf(signalNamed(args[0])) }},
+		"parent":     {1, func(args []string) error { return unix.Kill(os.Getppid(), signalNamed(args[0])) }},
 		"exit": {1, func(args []string) error {
 			status, err := strconv.Atoi(args[0])
 			if err == nil {
@@ -132,8 +137,11 @@ func (p *puppeteer) close() error {
 const inheritedSockets = "PUPPET_SOCKETS"
 
 func (p *puppeteer) fork(script []string) error {
-	cmd := exec.Command("/proc/self/exe", script...)
-	cmd.Args[0] = "puppet"
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, script...)
 	// Not our standard output: a script waits until nobody has that open.
 	cmd.ExtraFiles = p.sockets
 	cmd.Env = append(os.Environ(), inheritedSockets+"="+strings.Repeat("x", len(p.sockets)))
@@ -143,16 +151,18 @@ func (p *puppeteer) fork(script []string) error {
 func signalNamed(name string) unix.Signal { return unix.SignalNum("SIG" + name) }
 
 // report prints the signals that come, but for those that Go itself sends and those of its own children.
-func report() {
+func (p *puppeteer) report() {
 	got := make(chan os.Signal, 64)
 	for sig := unix.Signal(1); sig <= 64; sig++ {
 		if !slices.Contains([]unix.Signal{unix.SIGURG, unix.SIGCHLD, unix.SIGTSTP, unix.SIGPIPE}, sig) {
+			p.reported[sig] = make(chan struct{}, 64)
 			signal.Notify(got, sig)
 		}
 	}
 	go func() {
 		for sig := range got {
 			fmt.Println(nameOf(sig.(unix.Signal)))
+			p.reported[sig.(unix.Signal)] <- struct{}{}
 		}
 	}()
 }

@@ -189,15 +189,14 @@ func (s *sweeper) clear() {
 
 // sum says in one line what became of all.
 func (s *sweeper) sum(dryRun, torn bool, dirs []string) {
-	format := "removed %d"
+	format, kept := "removed %d", ", kept "
 	if dryRun {
-		format = "would remove %d"
+		format, kept = "would remove %d", ", keep "
 	}
 	if torn {
 		format = "interrupted: " + format
 	}
 	args := []any{s.counts[reap.OutcomeRemoved]}
-	kept := ", kept "
 	for _, outcome := range []reap.Outcome{
 		reap.OutcomeAlive, reap.OutcomeReplaced, reap.OutcomeUnknown, reap.OutcomeRefused, reap.OutcomeFailed,
 	} {
@@ -208,14 +207,14 @@ func (s *sweeper) sum(dryRun, torn bool, dirs []string) {
 		}
 	}
 	if n := s.counts[reap.OutcomeGone]; n > 0 {
-		format += ", %d gone by itself"
+		format += ", %d gone"
 		args = append(args, n)
 	}
 	switch {
 	case len(dirs) > 3:
 		format += " in " + strconv.Itoa(len(dirs)) + " directories"
 	case len(dirs) > 0:
-		format += " in" + strings.Repeat(" %s", len(dirs))
+		format += " in " + strings.TrimSuffix(strings.Repeat("%s, ", len(dirs)), ", ")
 		for _, dir := range dirs {
 			args = append(args, dir)
 		}
