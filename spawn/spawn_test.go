@@ -305,7 +305,7 @@ func TestAsk(t *testing.T) {
 			if name == "heeds nothing" { // for ever: but for a test that counts goroutines
 				stop := make(chan struct{})
 				t.Cleanup(func() { close(stop) })
-				ask = func(context.Context) error { <-stop; return nil }
+				ask = func(ctx context.Context) error { <-stop; return ctx.Err() }
 			}
 			r := c.HardKill(t.Context(), KillOptions{Ask: ask, TerminateAfter: 20 * time.Millisecond})
 			if !r.Killed || r.Exit.Signal != unix.SIGKILL {

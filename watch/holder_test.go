@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,11 +14,11 @@ import (
 	"github.com/sockwatch/sockwatch/reap"
 )
 
-// orphan starts a puppet that owns path and dies while the socket is held elsewhere. between is called with both alive.
+// orphan starts a puppet that owns path and dies while the socket is held elsewhere, as between, called before, has seen to.
 func (w *watched) orphan(path string, between func(p *puppetProcess)) *Owner {
 	w.t.Helper()
 	p := startPuppet(w.t)
-	o := w.add(p.pid(), OwnerOptions{Paths: []string{path}})
+	o := w.add(p.pid(), OwnerOptions{Paths: []string{path}, Bindspaces: []string{filepath.Dir(path)}})
 	p.do("bind", path)
 	w.mustIdentify(o.claims[0])
 	between(p)
@@ -36,6 +37,11 @@ func TestHolder(t *testing.T) {
 	}
 	waitSettled(t, o)
 	w.idle() // the holder's end is an event, not a timer
+	w.mu.Lock()
+	if n := len(w.ino.dirs); n > 0 {
+		t.Errorf("%d directories are watched for an owner that is dead", n)
+	}
+	w.mu.Unlock()
 	wantKept(t, path)
 	wantResults(t, o, map[string]short{"a": {reap.OutcomeAlive, reap.ReasonHolder}})
 

@@ -175,6 +175,26 @@ func TestBindspaceBusyLoop(t *testing.T) {
 	w.empty()
 }
 
+// TestBindspaceExitFirst has the end of an owner told before anything of what it did before.
+func TestBindspaceExitFirst(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p := startPuppet(t)
+	space, told := dir+"/space", dir+"/told"
+	o := w.add(p.pid(), OwnerOptions{Bindspaces: []string{space}, Paths: []string{told}})
+	p.do("bind", told)
+	w.mustIdentify(o.claims[0])
+	w.onLoop(func() {
+		p.do("bind", space+"/a")
+		p.do("rebind", told)
+		p.child.Kill()
+		o.ready(false)
+	})
+	waitSettled(t, o)
+	wantGone(t, space+"/a", told)
+	w.settleLoop()
+	w.empty()
+}
+
 // TestBindspaceForeignDeath has a process that nobody watches bind and die, while the loop is busy and an owner of that
 // bindspace lives: its file is nobody's.
 func TestBindspaceForeignDeath(t *testing.T) {
@@ -312,6 +332,9 @@ func TestConventionReleased(t *testing.T) {
 		p.child.Kill()
 		_ = o.Release()
 		o.ready(false) // as if epoll had told of the end before the release, in one batch
+		if guessed := o.guess(); guessed != nil {
+			t.Errorf("%d guesses", len(guessed))
+		}
 	})
 	wait(t, o.Settled())
 	wantKept(t, dir+"/srv.sock")

@@ -236,12 +236,12 @@ func watchable(w *watch.Watcher, dirs []string) []string {
 func (c *checker) leaks() []*reap.File {
 	var dead, alive []*reap.File
 	judge := func(f *reap.File) {
-		switch state, reason := f.Probe(); {
-		case state == reap.StateDead:
+		switch state, reason := f.Probe(); state {
+		case reap.StateDead:
 			dead = append(dead, f)
-		case state == reap.StateAlive:
+		case reap.StateAlive:
 			alive = append(alive, f)
-		default:
+		case reap.StateUnknown:
 			if reason != reap.ReasonNone {
 				c.app.complain("cannot tell whether %s is dead: %s", f.Path(), string(reason))
 			}

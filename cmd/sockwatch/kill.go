@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/spawn"
@@ -81,7 +80,7 @@ failure.`,
 			if killAfter < 0 {
 				return usagef("--kill-after %s: it cannot be negative", killAfter)
 			}
-			ids, err := parseVictims(args, tree)
+			ids, err := parseVictims(args)
 			if err != nil {
 				return err
 			}
@@ -97,7 +96,7 @@ failure.`,
 	flags := cmd.Flags()
 	flags.Var(&asks, "signal", "ask by `SIGNAL`, a name or a number")
 	flags.DurationVar(&killAfter, "kill-after", spawn.DefaultTerminateAfter, "send SIGKILL when it is still there after `DURATION`; 0 is at once")
-	flags.BoolVar(&tree, "tree", false, "kill all its descendants, too")
+	flags.BoolVar(&tree, "tree", false, "kill all its descendants, too, but this sockwatch")
 	claims.register(cmd)
 	jsonFlag(cmd, &asJSON)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -146,7 +145,7 @@ func signalNames() []string {
 }
 
 // parseVictims reads the arguments, each one once. Nobody means pid 1 or the program itself.
-func parseVictims(args []string, tree bool) ([]pidfd.Identity, error) {
+func parseVictims(args []string) ([]pidfd.Identity, error) {
 	var ids []pidfd.Identity
 	for _, arg := range args {
 		id, err := pidfd.ParseIdentity(arg)
@@ -157,29 +156,12 @@ func parseVictims(args []string, tree bool) ([]pidfd.Identity, error) {
 			return nil, usagef("%s is the process that all others depend on: it is not killed", arg)
 		case id.PID == os.Getpid():
 			return nil, usagef("%s is this sockwatch itself", arg)
-		case tree && isAncestor(id.PID):
-			return nil, usagef("%s is an ancestor of this sockwatch, which --tree would kill, too", arg)
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
 	return ids, nil
-}
-
-// isAncestor tells whether this process descends from the one with that pid.
-func isAncestor(pid int) bool {
-	for above := os.Getppid(); above > 1; {
-		if above == pid {
-			return true
-		}
-		stat, err := proc.FS("").Stat(above)
-		if err != nil {
-			return false
-		}
-		above = stat.PPID
-	}
-	return false
 }
 
 // killer kills some processes and tells what became of them.

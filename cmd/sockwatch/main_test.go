@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -11,6 +12,8 @@ import (
 // TestMain is not testutil.Main: a test binary that was started under the name sockwatch or puppet, by a script, is that
 // program, and testscript.Main decides that. In the tests' own process testutil still looks for what was left behind.
 func TestMain(m *testing.M) {
+	// Under the race detector each of the hundreds of processes would wait for a second at its end.
+	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testscript.Main(testutil.Checked(m), map[string]func(){
 		"puppet":    puppet,
 		"shell":     shell,

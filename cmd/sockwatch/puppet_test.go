@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/sigorigin"
 )
 
 // puppet is a program that does what its arguments say, one after the other, and exits with 0 after the last. It is in PATH
@@ -31,6 +33,7 @@ import (
 //	ignore SIGNAL    such as TERM
 //	report           print the name of each signal that comes from now on, and go on
 //	await SIGNAL     wait until the next of these was printed
+//	count NUMBER N   wait until the signal of that number was sent N times
 //	undumpable       be nobody's to look at, prctl(2)
 //	echo             print what comes on standard input, to its end
 //	kill SIGNAL      send oneself a signal
@@ -76,6 +79,7 @@ func newPuppet() *puppeteer {
 		"ignore":     {1, func(args []string) error { signal.Ignore(signalNamed(args[0])); return nil }},
 		"report":     {0, func([]string) error { p.report(); return nil }},
 		"await":      {1, func(args []string) error { <-p.reported[signalNamed(args[0])]; return nil }},
+		"count":      {2, count},
 		"undumpable": {0, func([]string) error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }},
 		"echo":       {0, func([]string) error { _, err := io.Copy(os.Stdout, os.Stdin); return err }},
 		"kill":       {1, func(args []string) error { return killSelf(signalNamed(args[0])) }},
@@ -167,6 +171,29 @@ func (p *puppeteer) report() {
 	}()
 }
 
+// count does not go by the signals that package os/signal gives, which makes one of several.
+func count(args []string) error {
+	number, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	sig, got := unix.Signal(number), make(chan os.Signal, 1)
+	signal.Notify(got, sig)
+	if err := sigorigin.Track(sig); err != nil {
+		return err
+	}
+	fmt.Println("counting")
+	for n > 0 {
+		<-got
+		n -= sigorigin.TakeSent(sig)
+	}
+	return nil
+}
+
 func nameOf(sig unix.Signal) string {
 	if name := unix.SignalName(sig); name != "" {
 		return strings.TrimPrefix(name, "SIG")
@@ -174,9 +201,9 @@ func nameOf(sig unix.Signal) string {
 	return strconv.Itoa(int(sig))
 }
 
-// killSelf does not return when the signal ends us.
+// killSelf does not return when the signal ends us; when it only stops us it does, before or after.
 func killSelf(sig unix.Signal) error {
-	if err := unix.Kill(os.Getpid(), sig); err != nil {
+	if err := unix.Kill(os.Getpid(), sig); err != nil || sig == unix.SIGSTOP {
 		return err
 	}
 	return pause()

@@ -191,7 +191,7 @@ func (s *sweeper) clear() {
 func (s *sweeper) sum(dryRun, torn bool, dirs []string) {
 	format, kept := "removed %d", ", kept "
 	if dryRun {
-		format, kept = "would remove %d", ", keep "
+		format = "would remove %d"
 	}
 	if torn {
 		format = "interrupted: " + format

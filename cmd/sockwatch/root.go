@@ -22,7 +22,7 @@ import (
 //   - Errors: usagef for a wrong command line, exitWith for a status of its own, any other for 1. They name the file or
 //     pid, what was tried and what the kernel said. Where one of many fails, a.complain at once, go on, and
 //     exitWith(statusFailed, nil) at the end.
-//   - No signal is caught here: what must not be torn in two (reap, kill) takes signal.NotifyContext of cmd.Context(),
+//   - No signal is caught here: what must not be torn in two (reap, kill) takes untilInterrupted(cmd.Context()),
 //     run has rules of its own.
 //
 // Its specification is testdata/script/xxx.txt. TestCommands holds it to this list.

@@ -34,9 +34,9 @@ func newRunCmd(a *app) *cobra.Command {
 are gone before run returns.
 
 Which files are CMD's is told by flags: a path (--bind), or a directory in which
-every sock-file is claimed that CMD itself makes (--bindspace). A file whose
-socket is still open, in a child of CMD that lives on for one, is kept, and run
-says so.
+every sock-file is claimed that CMD itself makes (--bindspace; it is made if it
+is missing). A file whose socket is still open, in a child of CMD that lives on
+for one, is kept, and run says so.
 
 run is transparent. CMD has run's terminal, standard input and output, and
 environment. Every signal that run gets is passed on unchanged, except that what

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"testing"
@@ -24,6 +25,7 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		Condition:           conditions(t),
+		Setup:               func(env *testscript.Env) error { env.Setenv("GORACE", os.Getenv("GORACE")); return nil },
 		WorkdirRoot:         testutil.TempDir(t), // its path is short enough for sock-files
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		RequireExplicitExec: true,

@@ -121,16 +121,17 @@ func runJob(args []string) error {
 
 // job is a CMD under sockwatch run, in the foreground of a terminal.
 type job struct {
-	terminal
 	*testutil.Child
+	t        *testing.T
+	term     terminal
 	run, cmd int // pids
 }
 
 // startJob starts a puppet that has said "ready".
 func startJob(t *testing.T, steps string) *job {
 	t.Helper()
-	j := &job{terminal: newTerminal(t)}
-	j.Child = j.start("shell", "sockwatch", "run", "--", "sh", "-c", `echo $$; exec puppet `+steps)
+	j := &job{t: t, term: newTerminal(t)}
+	j.Child = j.term.start("shell", "sockwatch", "run", "--", "sh", "-c", `echo $$; exec puppet `+steps)
 	j.run = j.pid("job ")
 	j.cmd = j.pid("")
 	t.Cleanup(func() { // the shell's end would leave them
@@ -143,26 +144,26 @@ func startJob(t *testing.T, steps string) *job {
 }
 
 func (j *job) pid(prefix string) int {
-	j.terminal.t.Helper()
+	j.t.Helper()
 	line, ok := strings.CutPrefix(j.Line(), prefix)
 	pid, err := strconv.Atoi(line)
 	if !ok || err != nil {
-		j.terminal.t.Fatalf("no pid in %q", line)
+		j.t.Fatalf("no pid in %q", line)
 	}
 	return pid
 }
 
 func (j *job) signal(pid int, sig unix.Signal) {
-	j.terminal.t.Helper()
+	j.t.Helper()
 	if err := unix.Kill(pid, sig); err != nil {
-		j.terminal.t.Fatal(err)
+		j.t.Fatal(err)
 	}
 }
 
 // expectOnce expects the puppet to report a signal, and not twice: what run passes on comes in order, so a second one would
 // come before the SIGUSR1 that follows it.
 func (j *job) expectOnce(name string) {
-	j.terminal.t.Helper()
+	j.t.Helper()
 	j.Expect(name)
 	j.signal(j.run, unix.SIGUSR1)
 	j.Expect("USR1")
@@ -181,13 +182,13 @@ func TestTerminalSignalsReachCMDOnce(t *testing.T) {
 	j := startJob(t, "report say ready pause")
 	// Again and again, as two of a kind can become one when the first is not handled yet.
 	for range 10 {
-		j.press(ctrlC)
+		j.term.press(ctrlC)
 		j.expectOnce("INT")
 	}
-	j.press(ctrlBackslash)
+	j.term.press(ctrlBackslash)
 	j.expectOnce("QUIT")
 	size := &unix.Winsize{Row: 7, Col: 70}
-	if err := unix.IoctlSetWinsize(int(j.slave.Fd()), unix.TIOCSWINSZ, size); err != nil {
+	if err := unix.IoctlSetWinsize(int(j.term.slave.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		t.Fatal(err)
 	}
 	j.expectOnce("WINCH")
@@ -210,11 +211,11 @@ func TestSignalsOfProcessesArePassedOnInTheForeground(t *testing.T) {
 func TestCtrlZ(t *testing.T) {
 	j := startJob(t, "report say ready pause")
 	for range 3 {
-		j.press(ctrlZ)
+		j.term.press(ctrlZ)
 		j.expectStopped()
 		j.Say("fg")
 		j.Expect("CONT")
-		j.press(ctrlC)
+		j.term.press(ctrlC)
 		j.expectBesidesCONT("INT")
 		j.signal(j.run, unix.SIGUSR1)
 		j.expectBesidesCONT("USR1")
@@ -222,38 +223,38 @@ func TestCtrlZ(t *testing.T) {
 }
 
 func (j *job) expectStopped() {
-	j.terminal.t.Helper()
+	j.t.Helper()
 	j.expectBesidesCONT("stopped")
-	if s := state(j.terminal.t, j.cmd); s != 'T' {
-		j.terminal.t.Errorf("CMD is in state %c", s)
+	if s := state(j.t, j.cmd); s != 'T' {
+		j.t.Errorf("CMD is in state %c", s)
 	}
-	if s := state(j.terminal.t, j.run); s != 'T' {
-		j.terminal.t.Errorf("run is in state %c", s)
+	if s := state(j.t, j.run); s != 'T' {
+		j.t.Errorf("run is in state %c", s)
 	}
 }
 
 // expectBesidesCONT passes over SIGCONT: the shell has sent it to CMD, and to run, which has passed it on.
 func (j *job) expectBesidesCONT(want string) {
-	j.terminal.t.Helper()
+	j.t.Helper()
 	line := j.Line()
 	for line == "CONT" {
 		line = j.Line()
 	}
 	if line != want {
-		j.terminal.t.Fatalf("got %q, want %q", line, want)
+		j.t.Fatalf("got %q, want %q", line, want)
 	}
 }
 
 func TestCtrlZIsIgnoredIfCMDIgnoresIt(t *testing.T) {
 	j := startJob(t, "ignore TSTP report say ready pause")
-	j.press(ctrlZ)
-	j.press(ctrlC)
+	j.term.press(ctrlZ)
+	j.term.press(ctrlC)
 	j.expectOnce("INT") // run has not stopped
 }
 
 // TestCMDStopsByItself is what an editor does when Ctrl-Z is typed.
 func TestCMDStopsByItself(t *testing.T) {
-	j := startJob(t, "report say ready await USR2 kill STOP")
+	j := startJob(t, "report say ready await USR2 kill STOP pause")
 	j.signal(j.run, unix.SIGUSR2)
 	j.Expect("USR2")
 	j.expectStopped()
