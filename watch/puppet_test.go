@@ -30,6 +30,14 @@ type puppetProcess struct {
 func startPuppet(t testing.TB, change ...func(*exec.Cmd)) *puppetProcess {
 	t.Helper()
 	cmd := testutil.Command(t, "puppet")
+	// What the puppet forks waits at this pipe and ends with the test, whatever becomes of both.
+	leash, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leash.Close()
+	t.Cleanup(func() { end.Close() })
+	cmd.ExtraFiles = []*os.File{leash}
 	for _, c := range change {
 		c(cmd)
 	}
@@ -185,7 +193,7 @@ var puppetOrders = map[string]func(*puppetState, []string) (string, error){
 		return "", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	},
 	"fork": func(*puppetState, []string) (string, error) {
-		return forkRaw([]rawStep{{trap: unix.SYS_PPOLL}}) // of nothing, for ever
+		return forkRaw([]rawStep{stay()})
 	},
 	// chain N forks a process that forks one and ends, and so on; the Nth one stays. The sockets go from one to the next.
 	"chain": func(_ *puppetState, args []string) (string, error) {
@@ -193,7 +201,7 @@ var puppetOrders = map[string]func(*puppetState, []string) (string, error){
 		if err != nil {
 			return "", err
 		}
-		return forkRaw([]rawStep{{trap: rawChain, a1: uintptr(n)}, {trap: unix.SYS_PPOLL}})
+		return forkRaw([]rawStep{{trap: rawChain, a1: uintptr(n)}, stay()})
 	},
 	"hatch": (*puppetState).hatch,
 	// stopped waits until a child has stopped.
@@ -279,9 +287,9 @@ func (p *puppetState) hatch(args []string) (string, error) {
 		case "exit":
 			steps = append(steps, rawStep{trap: unix.SYS_EXIT_GROUP})
 		case "close":
-			steps = append(steps, rawStep{trap: unix.SYS_CLOSE, a1: rawKept}, rawStep{trap: unix.SYS_PPOLL})
+			steps = append(steps, rawStep{trap: unix.SYS_CLOSE, a1: rawKept}, stay())
 		default:
-			steps = append(steps, rawStep{trap: unix.SYS_PPOLL})
+			steps = append(steps, stay())
 		}
 		pid, err := forkRaw(steps)
 		runtime.KeepAlive(addr)
@@ -321,6 +329,14 @@ const (
 	rawChain   = ^uintptr(0) - 1    // in place of a trap: fork and end, a1 times
 	rawForking = uintptr(unix.SIGCHLD)
 )
+
+// leashByte is where a process reads to that ends then.
+var leashByte [1]byte
+
+// stay is to wait for the end of the test.
+func stay() rawStep {
+	return rawStep{trap: unix.SYS_READ, a1: 3, a2: uintptr(unsafe.Pointer(&leashByte)), a3: 1}
+}
 
 // forkRaw forks a process that takes steps and then exits, and gives its pid.
 func forkRaw(steps []rawStep) (string, error) {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -380,6 +381,7 @@ func TestIdle(t *testing.T) {
 func init() { helpers["idle"] = idle }
 
 func idle() {
+	runtime.LockOSThread() // it is the thread whose death kills
 	dir := os.Args[1]
 	w, err := New(Options{})
 	must(err)
@@ -391,6 +393,7 @@ func idle() {
 	must(err)
 	start := func(files ...*os.File) *exec.Cmd {
 		cmd := exec.Command("/bin/sleep", "infinity")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} // should we fail
 		cmd.ExtraFiles = files
 		must(cmd.Start())
 		return cmd
@@ -445,6 +448,7 @@ func TestLimit(t *testing.T) {
 func init() { helpers["limit"] = limitedProcess }
 
 func limitedProcess() {
+	runtime.LockOSThread() // it is the thread whose death kills
 	dir := os.Args[1]
 	must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 80, Max: 80}))
 	w, err := New(Options{})
@@ -457,6 +461,7 @@ func limitedProcess() {
 	}
 	start := func(o OwnerOptions) (*Owner, *exec.Cmd) {
 		cmd := exec.Command("/bin/sleep", "infinity")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL} // should we fail
 		must(cmd.Start())
 		p, err := pidfd.Open(cmd.Process.Pid)
 		must(err)
