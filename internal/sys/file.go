@@ -205,15 +205,6 @@ func Readlinkat(dirfd int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// Getxattr tells whether the file behind path has the extended attribute: getxattr(2).
-func Getxattr(path, attr string) (bool, error) {
-	_, err := ignoringEINTRInt(func() (int, error) { return unix.Lgetxattr(path, attr, nil) })
-	if errors.Is(err, unix.ENODATA) {
-		return false, nil
-	}
-	return err == nil, wrap("lgetxattr", err)
-}
-
 // HandleFID is AT_HANDLE_FID of fcntl.h: a handle that identifies and cannot be opened. Linux 6.5.
 const HandleFID = 0x200
 

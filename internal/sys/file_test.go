@@ -268,30 +268,6 @@ func TestFilesystem(t *testing.T) {
 	}
 }
 
-func TestGetxattr(t *testing.T) {
-	dir, _ := openedDir(t)
-	path := filepath.Join(dir, "file")
-	must(t, os.WriteFile(path, nil, 0o600))
-	err := unix.Setxattr(path, "user.here", []byte("x"), 0)
-	has, getErr := Getxattr(path, "user.here")
-	if errors.Is(err, unix.EOPNOTSUPP) { // tmpfs before Linux 6.6
-		if !errors.Is(getErr, unix.EOPNOTSUPP) {
-			t.Errorf("%v, %v", has, getErr)
-		}
-		return
-	}
-	must(t, err)
-	if !has || getErr != nil {
-		t.Errorf("%v, %v", has, getErr)
-	}
-	if has, err := Getxattr(path, "user.absent"); has || err != nil {
-		t.Errorf("%v, %v", has, err)
-	}
-	if _, err := Getxattr(path+"2", "user.here"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error(err)
-	}
-}
-
 func TestCredentials(t *testing.T) {
 	if uid, err := FSUID(); uid != uint32(os.Geteuid()) || err != nil {
 		t.Errorf("uid %d, %v", uid, err)
