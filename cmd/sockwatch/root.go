@@ -6,10 +6,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// How to add a subcommand: one file, named for it, with a function newXxxCmd(a *app) *cobra.Command, and its line in
+// How to add a subcommand: one file, named for it, with a function newNameCmd(a *app) *cobra.Command, and its line in
 // newRootCmd. See version.go for a small one. In that function:
 //
-//   - Use: "xxx [flags] ARG...", a Short (one line, no full stop), a Long for somebody who has never seen the program, an
+//   - Use: "name [flags] ARG...", a Short (one line, no full stop), a Long for somebody who has never seen the program, an
 //     Example, each line of it indented by two spaces, and a GroupID. Long is printed as it is: lines of at most 80
 //     characters. It is also Markdown, for the manual page: what is to keep its lines is indented by four spaces, with an
 //     empty line before and after.
@@ -25,7 +25,7 @@ import (
 //   - No signal is caught here: what must not be torn in two (reap, kill) takes untilInterrupted(cmd.Context()),
 //     run has rules of its own.
 //
-// Its specification is testdata/script/xxx.txt. TestCommands holds it to this list.
+// Its specification is testdata/script/NAME.txt. TestCommands holds it to this list.
 
 // The groups in which help lists the subcommands.
 const (
