@@ -94,7 +94,8 @@ func TestSocketsReapedMeanwhile(t *testing.T) {
 			child.Kill()
 		}
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	// Without privilege the kernel denies the look at a process that has begun to end, before it is gone.
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("after %d sockets: %v, want fs.ErrNotExist", n, err)
 	}
 }
