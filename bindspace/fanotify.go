@@ -14,7 +14,7 @@ func (d *Dir) mark() {
 	if d.w.fanotify < 0 {
 		return
 	}
-	fd, err := sys.OpenDir(unix.AT_FDCWD, d.key.path)
+	fd, err := sys.OpenDir(unix.AT_FDCWD, d.path)
 	if err != nil {
 		return
 	}
@@ -45,51 +45,42 @@ func (d *Dir) closeMark() {
 	d.fd, d.handle = -1, ""
 }
 
-// readFanotify yields what fanotify has queued.
-func (w *Watcher) readFanotify(yield func(Event)) error {
-	for more := w.fanotify >= 0; more; {
-		var err error
-		w.fanotifed, more, err = sys.FanotifyRead(w.fanotify, w.buf, w.fanotifed[:0])
-		for _, e := range w.fanotifed {
-			w.answerFanotify(e, yield)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *Watcher) answerFanotify(e sys.FanotifyEvent, yield func(Event)) {
-	dirs := w.marks[e.Dir]
+// answerFanotify takes an event over, with its descriptor.
+func (w *Watcher) answerFanotify(e sys.FanotifyEvent) {
 	if e.Mask&unix.FAN_Q_OVERFLOW != 0 {
 		for _, marked := range w.marks {
 			for _, d := range marked {
-				yield(Event{Dir: d, Op: Rescan})
+				d.askRescan()
 			}
 		}
 	}
-	for _, d := range dirs {
-		event := Event{Dir: d, Op: Appeared, Name: e.Name, Gone: e.Pidfd < 0}
+	for _, d := range w.marks[e.Dir] {
+		event := Event{Dir: d, Op: Appeared, Name: e.Name, PID: e.PID}
 		if e.Pidfd >= 0 {
-			event.Process, event.Gone = process(e.Pidfd)
+			event.Process = process(e.Pidfd)
 		}
-		yield(event)
+		w.reader.events = append(w.reader.events, event)
 	}
 	if e.Pidfd >= 0 {
 		_ = sys.Close(e.Pidfd)
 	}
 }
 
-// process gives a Process of its own for an event's descriptor.
-func process(fd int) (p *pidfd.Process, gone bool) {
+// process gives a Process of its own for an event's descriptor, since several Dirs can be one directory. Nil is one that was reaped: Linux
+// 6.18 has a descriptor of the dead.
+func process(fd int) *pidfd.Process {
 	dup, err := sys.Duplicate(fd)
+	if err != nil { // the limit on descriptors
+		return nil
+	}
+	p, err := pidfd.FromFD(dup)
 	if err != nil {
-		return nil, false
-	}
-	if p, err = pidfd.FromFD(dup); err != nil {
 		_ = sys.Close(dup)
-		return nil, true
+		return nil
 	}
-	return p, false
+	if p.PID() <= 0 {
+		_ = p.Close()
+		return nil
+	}
+	return p
 }

@@ -1,7 +1,10 @@
 package notify
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"time"
 )
 
@@ -10,17 +13,29 @@ const supported = true
 // patience is how long a full receive queue is waited for.
 const patience = 100 * time.Millisecond
 
-// send sends one datagram. The kernel adds who we are.
+// send sends one datagram. The kernel adds who we are. The socket is connected, since poll(2) knows of room in the peer's
+// queue for such a one only.
 func send(address, message string) error {
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
-		return err
+		return cause(err)
 	}
 	defer conn.Close()
-	// The socket does not block: this is for how long the poller waits for room in the queue.
 	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
-		return err
+		return cause(err)
 	}
 	_, err = conn.Write([]byte(message))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w for %v", ErrQueueFull, patience)
+	}
+	return cause(err)
+}
+
+// cause is what the kernel said, without the addresses that package net puts before it: the caller names the one that counts.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/sockwatch/sockwatch/pidfd"
 )
@@ -12,7 +13,7 @@ import (
 // HoldersOf: the index of the first one that has, or -1. It reads the kernel's table once, however many files there are,
 // and no more of the processes than it takes: put the likely ones first.
 //
-// Processes that have ended or may not be read are passed over. With an error, which is about anything else, -1 means
+// Processes that have ended, may not be read or were closed meanwhile are passed over. With an error, which is about anything else, -1 means
 // nothing.
 func Whose(files []*File, processes []*pidfd.Process) ([]int, error) {
 	whose := make([]int, len(files))
@@ -36,7 +37,7 @@ func Whose(files []*File, processes []*pidfd.Process) ([]int, error) {
 		if err == nil {
 			err = checkRead(p, pid, s.look(pid))
 		}
-		if err != nil && !errors.Is(err, pidfd.ErrExited) && !errors.Is(err, fs.ErrPermission) {
+		if err != nil && !errors.Is(err, pidfd.ErrExited) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, os.ErrClosed) {
 			failed = err
 		}
 		for i := range files {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/notify"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/watch"
@@ -25,7 +26,7 @@ type Child struct {
 }
 
 // Start starts cmd, which must not have been started, with what o says claimed for it. Nothing is missed between its
-// start and the watching.
+// start and the watching. By notify.Variable in its environment it, and all below it, can report what they bind.
 //
 // ctx is for the start alone: when it is done by the end of it, the child is killed, what it left behind is removed, and
 // the error is that of ctx. To bound the child's life use exec.CommandContext.
@@ -38,6 +39,9 @@ func Start(ctx context.Context, w *watch.Watcher, cmd *exec.Cmd, o watch.OwnerOp
 	owner, err := w.Prepare(o)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	if path, err := w.Notify(); err == nil { // else the Watcher has logged it, and the child cannot report
+		cmd.Env = append(cmd.Environ(), notify.Variable+"="+path)
 	}
 	if err := cmd.Start(); err != nil {
 		_ = owner.Release()

@@ -1,9 +1,7 @@
 package watch
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,14 +15,36 @@ type Claim struct {
 	owner *Owner
 
 	// Guarded by owner.w.mu. From the owner's end on, file is replaced and closed by the loop alone.
-	path   string
-	file   *reap.File  // nil while pending
-	dir    *watchedDir // watched for what appears under the path's name; nil where nobody named it
-	source Source
-	state  claimState
-	result *reap.Result // the latest outcome
+	path     string
+	file     *reap.File // nil while pending
+	place    *place     // where it is told what becomes of the path's name; nil where it is not
+	named    bool       // somebody named the path: whatever the owner binds there is meant
+	source   Source
+	evidence evidence
+	state    claimState
+	result   *reap.Result // the latest outcome
 
 	later *later // belongs to the loop; nil until the owner died and the socket lives
+}
+
+// evidence is how well it is known that the file is the owner's. Of several owners it is the one's who has the best.
+type evidence uint8
+
+const (
+	evidenceTold     evidence = iota // somebody said so, or it is a guess
+	evidenceReported                 // the process itself said so
+	evidenceSeen                     // it was seen to make the file, or to have its socket open
+)
+
+func (s Source) evidence() evidence {
+	switch s {
+	case SourceNotify:
+		return evidenceReported
+	case SourceTrace, SourceBindspace, SourceSnapshot:
+		return evidenceSeen
+	default:
+		return evidenceTold
+	}
 }
 
 type claimState uint8
@@ -60,7 +80,7 @@ func (o *Owner) Claim(path string, s Source) (*Claim, error) {
 	if err != nil {
 		return nil, fmt.Errorf("claim %s: %w", path, err)
 	}
-	w, name := o.w, base(path)
+	w := o.w
 	w.mu.Lock()
 	if err := o.claimable(); err != nil {
 		w.mu.Unlock()
@@ -73,20 +93,54 @@ func (o *Owner) Claim(path string, s Source) (*Claim, error) {
 		c = &Claim{owner: o, path: path, source: s}
 		o.add(c)
 	}
-	if c.dir == nil && o.phase <= watching {
-		// First the watch, then the look: what appears in between is seen by both. A parent that is not there yet, or
-		// cannot be watched, is no error: the path is looked up at the owner's end.
-		if d, err := w.watchDir(strings.TrimSuffix(path, name)); err == nil {
-			c.dir = d
-			d.names[name] = append(d.names[name], c)
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			w.log.Warn().Err(err).Str("path", path).Msg("a claim's directory is not watched for its file to appear; it is looked up at the owner's end")
-		}
-	}
+	c.named = true
 	w.mu.Unlock()
 
+	// First the watch, then the look: what appears in between is seen by both.
+	w.watchName(c)
 	w.identify(c)
 	return c, nil
+}
+
+// watchName has a claim told of what appears under its name.
+func (w *Watcher) watchName(c *Claim) {
+	d, err := w.spaces.WatchParent(parent(c.path))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch wanted := c.place == nil && c.state == armed && c.owner.phase <= watching && !w.closed; {
+	case err != nil && wanted:
+		w.log.Warn().Err(err).Str("path", c.path).Msg("a claim's directory is not watched for its file to appear; it is looked up at the owner's end")
+	case err == nil && wanted:
+		w.use(d).expect(c)
+	case err == nil:
+		d.Release()
+	}
+}
+
+// identify looks at what has the name of a claim now, and makes it the claim's file if it is to be.
+func (w *Watcher) identify(c *Claim) {
+	f, err := reap.Open(c.path)
+	if err != nil { // not there, or not a sock-file: pending
+		if exhausted(err) {
+			w.remember(c.path, []*Owner{c.owner})
+		}
+		return
+	}
+	// A file that is dead is what an earlier life left behind, and the owner is about to replace it: still pending.
+	// One that cannot be probed is looked at again at the end.
+	s := sighting{path: c.path, file: f, claim: c}
+	s.state, _ = f.Probe()
+	w.mu.Lock()
+	known, pending, attached := c.is(f.ID()), c.file == nil, c.owner.process != nil
+	w.mu.Unlock()
+	switch {
+	case known:
+		s.close()
+	case pending || !attached:
+		w.believe(&s)
+	default: // another inode has the name of an identified claim: only the owner's own supersedes it
+		w.match([]sighting{s})
+	}
 }
 
 // absolute makes a path absolute and changes nothing else: after a symlink, ".." is not what filepath.Clean takes it for.
@@ -104,32 +158,46 @@ func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:]
 // ClaimFile records that the owner bound f. It takes f over on success. A file that is claimed already gives the Claim
 // that there is.
 func (o *Owner) ClaimFile(f *reap.File, s Source) (*Claim, error) {
-	c, _, err := o.claimFile(f, s)
+	c, _, err := o.claimFile(f, s, s.evidence())
 	return c, err
 }
 
-func (o *Owner) claimFile(f *reap.File, s Source) (c *Claim, isNew bool, err error) {
+func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew bool, err error) {
 	old := o.replaced(f.Path())
-	o.w.mu.Lock()
-	defer o.w.mu.Unlock()
+	w := o.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := o.claimable(); err != nil {
 		return nil, false, fmt.Errorf("claim %s: %w", f.Path(), err)
 	}
 	if c := o.byID(f.ID()); c != nil {
 		c.strengthen(s)
+		c.evidence = max(c.evidence, e)
 		_ = f.Close()
 		return c, false, nil
 	}
+	if c := w.files[f.ID()]; c != nil && c.owner != o && c.state == armed && c.later == nil {
+		switch {
+		case c.evidence > e:
+			c.strengthen(s)
+			_ = f.Close()
+			return c, false, nil
+		case c.evidence < e:
+			s = min(s, c.source)
+			c.giveWay()
+		}
+	}
 	// A path that was told and not found yet is this file, and so is one that another inode had.
-	if c := o.byPath(f.Path()); c != nil && c.state == armed && (c.file == nil || c.file == old && o.phase <= watching) {
+	if c := o.byPath(f.Path()); c != nil && c.state == armed && (c.file == nil || c.file == old && o.phase <= ending) {
 		c.strengthen(s)
+		c.evidence = max(c.evidence, e)
 		o.setFile(c, f)
 		if old != nil {
 			_ = old.Close()
 		}
 		return c, false, nil
 	}
-	c = &Claim{owner: o, path: f.Path(), source: s}
+	c = &Claim{owner: o, path: f.Path(), source: s, evidence: e}
 	o.add(c)
 	o.setFile(c, f)
 	return c, true, nil
@@ -139,7 +207,7 @@ func (o *Owner) claimFile(f *reap.File, s Source) (c *Claim, isNew bool, err err
 func (o *Owner) replaced(path string) *reap.File {
 	o.w.mu.Lock()
 	var claimed *reap.File
-	if c := o.byPath(path); c != nil && c.state == armed && o.phase <= watching {
+	if c := o.byPath(path); c != nil && c.state == armed && o.phase <= ending {
 		claimed = c.file
 	}
 	o.w.mu.Unlock()
@@ -193,13 +261,79 @@ func (w *Watcher) emitClaim(c *Claim) {
 	})
 }
 
-// setFile makes a claim an identified one. The caller holds w.mu.
+// setFile makes a claim an identified one, or a pending one when f is nil. The caller holds w.mu.
 func (o *Owner) setFile(c *Claim, f *reap.File) {
-	if o.index != nil && c.file != nil && o.index.ids[c.file.ID()] == c {
-		delete(o.index.ids, c.file.ID())
-	}
+	o.forgetFile(c)
 	c.file = f
+	if f != nil && o.w.files[f.ID()] == nil {
+		o.w.files[f.ID()] = c
+	}
 	o.reindex(c)
+}
+
+// forgetFile takes a claim's file out of what is found by identity. The caller holds w.mu.
+func (o *Owner) forgetFile(c *Claim) {
+	if c.file == nil {
+		return
+	}
+	id := c.file.ID()
+	if o.index != nil && o.index.ids[id] == c {
+		delete(o.index.ids, id)
+	}
+	if o.w.files[id] == c {
+		delete(o.w.files, id)
+	}
+}
+
+// giveWay leaves the claim's file to an owner of whom it is known better that it is his. The claim on a name goes on, and is
+// pending; any other one ends. The caller holds w.mu.
+func (c *Claim) giveWay() {
+	o := c.owner
+	if c.file == nil || c.state != armed || o.phase > ending {
+		return
+	}
+	if c.named {
+		_ = c.file.Close()
+		o.setFile(c, nil)
+		c.evidence = evidenceTold
+		return
+	}
+	c.withdraw()
+	o.w.tasks = append(o.w.tasks, func() {
+		o.w.mu.Lock()
+		defer o.w.mu.Unlock()
+		c.discard()
+		o.w.settledIfDone(o)
+	})
+	o.w.wakeLoop()
+}
+
+// yields tells whether f is known better to be another owner's, and tells that claim that c is about it, too. The caller holds w.mu.
+func (o *Owner) yields(c *Claim, f *reap.File, e evidence) bool {
+	other := o.w.files[f.ID()]
+	if other == nil || other.owner == o || other.state != armed || other.later != nil || other.evidence <= e {
+		return false
+	}
+	other.strengthen(c.source)
+	return true
+}
+
+// rename notes that the claim's file has another name, by which f was opened: it takes f over. The caller holds w.mu.
+func (c *Claim) rename(f *reap.File, p *place) {
+	o, path := c.owner, f.Path()
+	if o.index != nil && o.index.paths[c.path] == c {
+		delete(o.index.paths, c.path)
+	}
+	c.unwatch()
+	old := c.file
+	c.path = path
+	o.setFile(c, f)
+	_ = old.Close()
+	if o.w.places[p.dir] == p {
+		p.dir.Retain()
+		p.refs++
+		p.expect(c)
+	}
 }
 
 // strengthen notes that the claim was learnt from one more source. The caller holds w.mu.
@@ -263,6 +397,7 @@ func (c *Claim) discard() {
 		c.owner.remove(c)
 	}
 	if c.file != nil && (c.later == nil || !c.later.searched) { // else the search still reads it and closes it after
+		c.owner.forgetFile(c)
 		_ = c.file.Close()
 		c.file = nil
 	}
@@ -270,18 +405,10 @@ func (c *Claim) discard() {
 
 // unwatch ends watching for what appears under the claim's name. The caller holds w.mu.
 func (c *Claim) unwatch() {
-	if c.dir == nil {
-		return
+	if p := c.place; p != nil {
+		p.forget(c)
+		c.owner.w.leave(p)
 	}
-	name := base(c.path)
-	rest := slices.DeleteFunc(c.dir.names[name], func(other *Claim) bool { return other == c })
-	if len(rest) == 0 {
-		delete(c.dir.names, name)
-	} else {
-		c.dir.names[name] = rest
-	}
-	c.owner.w.unwatchDir(c.dir)
-	c.dir = nil
 }
 
 // remove forgets a withdrawn claim. The caller holds w.mu.

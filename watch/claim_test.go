@@ -63,7 +63,7 @@ func TestClaimBeforeFile(t *testing.T) {
 				p.t.Fatal(err)
 			}
 			p.do("bind", path)
-		}, false},
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, dir := newWatched(t), testutil.TempDir(t)
@@ -629,10 +629,22 @@ func TestClaimLateAlive(t *testing.T) {
 // kept for good, and its holder is not watched.
 func TestPendingAliveAtExit(t *testing.T) {
 	w, dir := newWatched(t), testutil.TempDir(t)
-	path := dir + "/sub/a" // not watched, as its directory is not there
+	path := dir + "/sub/in/a"
+	for _, sub := range []string{"one", "two"} {
+		if err := os.MkdirAll(dir+"/"+sub+"/in", 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("one", dir+"/sub"); err != nil {
+		t.Fatal(err)
+	}
 	p, other := startPuppet(t), startPuppet(t)
 	o := w.add(p.pid(), OwnerOptions{Paths: []string{path}})
-	if err := os.Mkdir(dir+"/sub", 0o700); err != nil {
+	// It is the directory "one/in" that is watched.
+	if err := os.Remove(dir + "/sub"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("two", dir+"/sub"); err != nil {
 		t.Fatal(err)
 	}
 	other.do("bind", path)

@@ -34,26 +34,32 @@ func (o *Owner) ready(reaped bool) {
 }
 
 // died settles the claims of an owner whose end was just reported.
+//
+// What it made and reported before its end may not have been looked at yet. What is known is removed at once; the rest waits until that
+// is done, and so does what seems to be gone or another's: it may have been moved, or made anew, in the meantime.
 func (o *Owner) died() {
 	w, at := o.w, now()
+	behind := w.behind(o)
 	w.mu.Lock()
-	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.file == nil || c.dir != nil })
-	w.mu.Unlock()
-	if expecting {
-		w.drainInotify() // what appeared before the end is queued before it
-		o.matchUnmatched()
-	}
-	w.mu.Lock()
-	o.phase, o.exitAt = dead, at
+	o.phase, o.exitAt = ending, at
 	claims := slices.Clone(o.claims)
 	w.mu.Unlock()
 
 	// The files first: what there is to tell of the process can wait, and costs as much.
-	results, done := make([]reap.Result, len(claims)), make([]time.Time, len(claims))
-	for i, c := range claims {
-		results[i], done[i] = w.attempt(c)
+	var tried []attempted
+	for _, c := range claims {
+		w.mu.Lock()
+		pending := c.file == nil
+		w.mu.Unlock()
+		if behind && pending {
+			continue
+		}
+		r, done := w.attempt(c)
+		if behind && (r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced) {
+			continue
+		}
+		tried = append(tried, attempted{c, r, done})
 	}
-	guessed := o.guess()
 	exit := o.process.Exit()
 	info, err := o.process.Info()
 
@@ -64,12 +70,66 @@ func (o *Owner) died() {
 	}
 	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
 	o.exited.fire()
+	w.mu.Unlock()
+	for _, a := range tried {
+		w.conclude(a.claim, a.result, at, a.done)
+	}
+	if !behind {
+		o.ended()
+		return
+	}
+	w.loop.Go(func() {
+		w.catchUp()
+		w.post(func() {
+			o.matchUnmatched()
+			o.ended()
+		})
+	})
+}
+
+// attempted is a claim that was tried to be removed.
+type attempted struct {
+	claim  *Claim
+	result reap.Result
+	done   time.Time
+}
+
+// behind tells whether something that an owner did before its end may not have been looked at yet.
+func (w *Watcher) behind(o *Owner) bool {
+	w.mu.Lock()
+	unmatched := len(o.unmatched) > 0
+	expecting := len(o.spaces) > 0 || slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.place != nil || c.file == nil })
+	w.mu.Unlock()
+	return unmatched || expecting && w.intake.behind() || w.reporter.behind()
+}
+
+// catchUp waits until everything that has happened and was reported by now was looked at.
+func (w *Watcher) catchUp() {
+	w.intake.catchUp()
+	w.reporter.catchUp()
+}
+
+// ended settles what is left of an owner whose process has ended, now that all it did is known. The loop calls it.
+func (o *Owner) ended() {
+	w := o.w
+	w.mu.Lock()
+	if o.phase != ending { // released meanwhile
+		w.mu.Unlock()
+		return
+	}
+	o.phase = dead
 	o.leaveSpaces() // it binds nothing any more
 	w.mu.Unlock()
-	for i, c := range claims {
-		w.conclude(c, results[i], at, done[i])
+	guessed := o.guess()
+	w.mu.Lock()
+	var left []*Claim
+	for _, c := range o.claims {
+		if c.result == nil && (c.later == nil || slices.Contains(guessed, c)) {
+			left = append(left, c)
+		}
 	}
-	w.settle(o, guessed, at)
+	w.mu.Unlock()
+	w.settle(o, left, o.exitAt)
 	w.retryUnseen()
 }
 
@@ -149,7 +209,7 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 	w := o.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if o.claimable() != nil || o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil {
+	if o.claimable() != nil || o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil || w.files[f.ID()] != nil {
 		_ = f.Close()
 		return nil
 	}
@@ -164,39 +224,38 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 // attempt tries to remove the file of a claim.
 func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	w.mu.Lock()
-	file, named, aborted := c.file, c.dir != nil, c.state != armed || w.closed
+	path, file, aborted := c.path, c.file, c.state != armed || w.closed
 	w.mu.Unlock()
 	if aborted {
-		return reap.Result{Path: c.path, Err: reap.ErrAborted}, now()
+		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
 	}
 	if file == nil {
-		found, err := reap.Open(c.path)
+		found, err := reap.Open(path)
 		if err != nil {
-			return reap.Unopened(c.path, err), now()
+			return reap.Unopened(path, err), now()
 		}
 		w.mu.Lock()
-		if c.file == nil {
+		switch other := w.files[found.ID()]; {
+		case c.file != nil: // somebody has just told which one it is
+			_ = found.Close()
+		case other != nil && other.state == armed && other.owner.root == c.owner:
+			// It was made by one of the owner's tree that lives, and goes with that one.
+			_ = found.Close()
+			other.strengthen(c.source)
+			c.withdraw()
+			c.discard()
+			w.mu.Unlock()
+			return reap.Result{Path: path, Err: reap.ErrAborted}, now()
+		default:
 			// Found only now: if it is alive, it is somebody else's.
 			c.wait().final = true
 			c.owner.setFile(c, found)
-		} else { // somebody has just told which one it is
-			_ = found.Close()
 		}
 		file = c.file
 		w.mu.Unlock()
 	}
-	options := reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit}
-	r = file.Remove(options)
-	if r.Outcome == reap.OutcomeGone && named && c.later == nil {
-		// The directory may have been made anew. That is not the one that is watched: look at the path once more.
-		if found, err := reap.Open(c.path); err == nil {
-			if again := found.Remove(options); again.Outcome != reap.OutcomeAlive {
-				r = again
-			}
-			_ = found.Close()
-		}
-	}
-	if r.Outcome != reap.OutcomeRemoved && r.Outcome != reap.OutcomeGone {
+	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit})
+	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
 			c.state = armed
@@ -252,6 +311,9 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 	if first {
 		o.open--
 	}
+	if root := o.root; root != nil {
+		root.keeps(r)
+	}
 	e := Event{
 		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
 		Source: c.source, Result: r,
@@ -261,6 +323,20 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 		h := c.later.lastHolder
 		e.Owner, e.Comm, e.Exit, since = h.id, h.comm, h.exit, c.later.since
 	}
-	e.AfterExit = e.Time.Sub(since)
+	if !since.IsZero() { // its owner may live on
+		e.AfterExit = e.Time.Sub(since)
+	}
 	w.emit(e)
+}
+
+// keeps notes what became of a file that was found in the owner's tree, as long as it is there. The caller holds w.mu.
+func (o *Owner) keeps(r reap.Result) {
+	if r.Outcome == reap.OutcomeRemoved || r.Outcome == reap.OutcomeGone {
+		delete(o.kept, r.Path)
+		return
+	}
+	if o.kept == nil {
+		o.kept = map[string]reap.Result{}
+	}
+	o.kept[r.Path] = r
 }

@@ -89,6 +89,12 @@ type candidates struct {
 	holders   [][]reap.Holder // by file
 }
 
+func (c *candidates) close() {
+	for _, p := range c.processes {
+		_ = p.Close()
+	}
+}
+
 func (c *candidates) closeUnused() {
 	for pid, p := range c.processes {
 		if !c.used[pid] {

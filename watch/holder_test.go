@@ -38,7 +38,7 @@ func TestHolder(t *testing.T) {
 	waitSettled(t, o)
 	w.idle() // the holder's end is an event, not a timer
 	w.mu.Lock()
-	if n := len(w.ino.dirs); n > 0 {
+	if n := len(w.places); n > 0 {
 		t.Errorf("%d directories are watched for an owner that is dead", n)
 	}
 	w.mu.Unlock()

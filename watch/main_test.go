@@ -127,7 +127,9 @@ func (w *watched) identified(c *Claim) bool {
 // settleLoop waits until the loop has answered everything that the kernel tells by now.
 func (w *watched) settleLoop() {
 	w.t.Helper()
-	w.onLoop(w.drainInotify)
+	w.catchUp()
+	w.onLoop(func() {})
+	w.catchUp()         // with what the loop has found out
 	w.onLoop(func() {}) // after the processes that were reported together with the first one, and what that has posted
 }
 
@@ -139,6 +141,15 @@ func (w *watched) onLoop(f func()) {
 		w.t.Fatal("the watcher is closed")
 	}
 	wait(w.t, done)
+}
+
+// busy has the loop call f, and waits for it, while nothing that happens in directories is looked at.
+func (w *watched) busy(f func()) {
+	w.t.Helper()
+	done := make(chan struct{})
+	w.intake.wake(func() { <-done })
+	defer close(done)
+	w.onLoop(f)
 }
 
 // add opens a process and watches it.
@@ -183,8 +194,11 @@ func (w *watched) empty() {
 		if n := len(w.targets); n > 0 {
 			w.t.Errorf("%d targets of epoll are left", n)
 		}
-		if n := len(w.ino.dirs); n > 0 {
+		if n := len(w.places); n > 0 {
 			w.t.Errorf("%d directories are watched", n)
+		}
+		if n := len(w.byPID) + len(w.files); n > 0 {
+			w.t.Errorf("%d processes and %d files are known", len(w.byPID), len(w.files))
 		}
 		if n := len(w.holders.byIdentity); n > 0 {
 			w.t.Errorf("%d holders are left", n)

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -12,111 +13,416 @@ import (
 )
 
 const (
-	matchMost     = 512  // files that are matched together: each may hold a descriptor
+	matchMost     = 256  // files that are matched together: each may hold a descriptor
 	unmatchedMost = 4096 // paths that are remembered of one owner
 )
 
-// matchPaths finds the owners of sock-files that appeared, and claims them for these.
-func (w *Watcher) matchPaths(paths []string, owners []*Owner) {
-	var files []*reap.File
-	for _, path := range paths {
-		f, err := reap.Open(path)
-		switch {
-		case err == nil:
-			files = append(files, f)
-		case exhausted(err):
-			w.remember(path, owners)
-		default: // gone again, or not a sock-file
-		}
-	}
-	w.match(files, owners, SourceBindspace)
+// sighting is a sock-file that was seen under a name: that of a claim, or any in a bindspace.
+type sighting struct {
+	path   string
+	file   *reap.File // nil until it is opened
+	state  reap.State
+	place  *place
+	claim  *Claim         // on this path; nil: it is about the bindspace
+	owners []*Owner       // of the bindspace
+	maker  *pidfd.Process // who made the name, where that is known
+	pid    int            // its number, also when it is gone; 0 when it is not known
+	old    bool           // it may have been there before its owners
 }
 
-// match finds out which of the owners bound each of some files, and claims it for that one. It takes the files over.
-func (w *Watcher) match(files []*reap.File, owners []*Owner, s Source) {
-	var live, lost []*reap.File
-	for _, f := range files {
-		if state, _ := f.Probe(); state == reap.StateDead {
-			lost = append(lost, f)
-		} else {
-			live = append(live, f)
+func (s *sighting) close() { _ = s.file.Close() }
+
+// match finds out who bound each of some sock-files, and claims it for that one: for the process that made it, as the kernel
+// tells; else for one that has the socket open, the owners first, then others of their trees, then others of the same user.
+func (w *Watcher) match(seen []sighting) {
+	var live, lost []*sighting
+	for i := range seen {
+		s := &seen[i]
+		if !w.openFile(s) {
+			continue
+		}
+		switch {
+		case w.known(s):
+		case s.maker != nil && w.assign(s, s.maker): // false: it is gone, and only the socket can tell any more
+		case s.state == reap.StateDead:
+			lost = append(lost, s)
+		default:
+			live = append(live, s)
 		}
 	}
-	// The youngest first: it is the most likely to bind something new.
-	var asked, later []*Owner
-	var processes []*pidfd.Process
+	dead, unseen := w.matchHolders(live)
+	lost = append(lost, dead...)
+	if len(lost)+len(unseen) == 0 {
+		return
+	}
+	heirs := heirs{w: w}
+	for _, s := range lost {
+		switch {
+		case s.claim != nil:
+			if o := heirs.of(s); o != nil && heirs.isDying(o) {
+				w.setFile(s.claim, s.file, evidenceTold)
+			} else {
+				s.close() // what an earlier life left behind, and the owner is about to replace: still pending
+			}
+		case s.pid > 0 && heirs.of(s) != nil:
+			w.claimOfGone(s)
+		default:
+			w.bequeath(s, heirs.of(s))
+		}
+	}
+	for _, s := range unseen {
+		if s.claim != nil {
+			w.believe(s)
+		} else {
+			w.bequeath(s, heirs.of(s))
+		}
+	}
+}
+
+// openFile opens and probes the file of a sighting. It tells whether there is one.
+func (w *Watcher) openFile(s *sighting) bool {
+	if s.file == nil {
+		f, err := reap.Open(s.path)
+		if err != nil { // gone again, or not a sock-file
+			if exhausted(err) {
+				w.remember(s.path, s.interested())
+			}
+			return false
+		}
+		s.file = f
+	}
+	s.state, _ = s.file.Probe()
+	return true
+}
+
+// interested are the owners that a sighting is about.
+func (s *sighting) interested() []*Owner {
+	if s.claim != nil {
+		return []*Owner{s.claim.owner}
+	}
+	return s.owners
+}
+
+// known tells whether there is nothing to find out, and notes what the sighting adds to what is known. Then it takes s.file over.
+func (w *Watcher) known(s *sighting) bool {
+	if c := s.claim; c != nil {
+		w.mu.Lock()
+		wanted := c.state == armed && c.owner.phase <= ending && !c.is(s.file.ID())
+		w.mu.Unlock()
+		if !wanted {
+			s.close()
+		}
+		return !wanted
+	}
 	w.mu.Lock()
-	for _, o := range slices.Backward(owners) {
-		switch o.phase {
-		case prepared:
-			later = append(later, o)
-		case watching:
-			asked, processes = append(asked, o), append(processes, o.process)
-		case dead, finished: // what it bound was seen before
+	c := w.files[s.file.ID()]
+	if c == nil || c.state != armed || c.evidence != evidenceSeen {
+		w.mu.Unlock()
+		return false
+	}
+	c.strengthen(SourceBindspace)
+	path := c.path
+	w.mu.Unlock()
+	if path == s.path || base(path) == base(s.path) && leadsTo(path, s.file) { // by way of another path to its directory
+		s.close()
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.named || c.path != path || c.state != armed || c.owner.phase != watching {
+		s.close()
+		return true
+	}
+	c.rename(s.file, s.place) // linked, or moved: it is known by the name that it got last
+	return true
+}
+
+// leadsTo tells whether a path leads to a file.
+func leadsTo(path string, f *reap.File) bool {
+	named, err := reap.Open(path)
+	if err != nil {
+		return false
+	}
+	defer named.Close()
+	return named.ID() == f.ID()
+}
+
+// matchHolders claims each of some sock-files for a process that has its socket open. It returns those that have died meanwhile, and
+// those whose holder is not to be seen.
+func (w *Watcher) matchHolders(live []*sighting) (dead, unseen []*sighting) {
+	live, retry := w.matchOwners(live)
+	if len(live) == 0 {
+		return nil, nil
+	}
+	files := make([]*reap.File, len(live))
+	for i, s := range live {
+		files[i] = s.file
+	}
+	found, err := findHolders(w.holders.ctx, files)
+	defer found.close()
+	if err != nil {
+		w.log.Warn().Err(err).Msg("look for the process of a new sock-file")
+		retry = true
+	}
+	for i, s := range live {
+		switch {
+		case w.assignHolder(s, found, i):
+		case func() bool { s.state, _ = s.file.Probe(); return s.state == reap.StateDead }():
+			dead = append(dead, s)
+		case retry && s.claim == nil:
+			w.remember(s.path, s.owners)
+			s.close()
+		default:
+			unseen = append(unseen, s)
+		}
+	}
+	return dead, unseen
+}
+
+// matchOwners claims what an owner itself has open: to ask these is quicker than to look at every process of the machine. It
+// returns the others, and whether they may be an owner's after all.
+func (w *Watcher) matchOwners(live []*sighting) (others []*sighting, doubt bool) {
+	var owners []*Owner
+	var processes []*pidfd.Process
+	added := map[*Owner]bool{}
+	w.mu.Lock()
+	for _, s := range live {
+		for _, o := range slices.Backward(s.interested()) { // the youngest first: it is the most likely to bind something new
+			if !added[o] && o.phase == watching {
+				added[o] = true
+				owners, processes = append(owners, o), append(processes, o.process)
+			}
 		}
 	}
 	w.mu.Unlock()
-
-	var unmatched []*reap.File
-	whose, err := reap.Whose(live, processes)
-	for i, f := range live {
-		if whose[i] >= 0 {
-			asked[whose[i]].take(f, s)
-		} else if state, _ := f.Probe(); state == reap.StateDead {
-			lost = append(lost, f) // its owner may have died since
-		} else {
-			unmatched = append(unmatched, f)
-		}
+	files := make([]*reap.File, len(live))
+	for i, s := range live {
+		files[i] = s.file
 	}
-	if len(lost)+len(unmatched) == 0 {
-		return
-	}
-	var dying []*Owner
-	for i, o := range asked {
-		if ending(processes[i], o.id.PID) {
-			dying = append(dying, o)
-		}
-	}
-	for _, f := range lost {
-		if o := deadBinder(f, dying); o != nil {
-			o.take(f, s)
-		} else {
-			unmatched = append(unmatched, f)
-		}
-	}
-	// Of an owner that is ending the descriptors go before the sockets.
-	later = append(later, dying...)
+	whose, err := reap.Whose(files, processes)
 	if err != nil {
 		w.log.Warn().Err(err).Msg("look for the owner of a new sock-file; it is looked for again at the owners' end")
-		later = append(later, asked...)
 	}
-	for _, f := range unmatched {
-		w.remember(f.Path(), later)
+	for i, s := range live {
+		if n := whose[i]; n < 0 || !w.assign(s, processes[n]) {
+			others = append(others, s)
+		}
+	}
+	return others, err != nil
+}
+
+// assignHolder claims a sock-file for one of those that have its socket open: one of the tree, or else of the same user. It tells whether
+// there is anybody.
+func (w *Watcher) assignHolder(s *sighting, found *candidates, i int) bool {
+	type holder struct {
+		process *pidfd.Process
+		kin     bool
+	}
+	var holders []holder
+	for _, h := range found.holders[i] {
+		if p := found.processes[h.PID]; p != nil {
+			id, err := p.Identity()
+			if err != nil {
+				continue
+			}
+			_, kin, _ := w.rootOf(p, id, s.interested())
+			holders = append(holders, holder{p, kin})
+		}
+	}
+	slices.SortStableFunc(holders, func(a, b holder) int {
+		return cmp.Compare(btoi(b.kin), btoi(a.kin))
+	})
+	for _, h := range holders {
+		if w.assign(s, h.process) {
+			return true
+		}
+	}
+	return false
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// assign claims a sock-file for the process that made it or has it open, when that is one of an owner's tree or of its user, and
+// takes s.file over. It returns false, with nothing done, when nothing can be found out about the process any more.
+func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
+	id, err := p.Identity()
+	if err != nil {
+		return false
+	}
+	root, kin, err := w.rootOf(p, id, s.interested())
+	switch {
+	case err != nil:
+		return false
+	case s.claim != nil && !kin:
+		w.believe(s) // the caller has said so
+		return true
+	case root == nil:
+		w.rememberEarly(s)
+		s.close()
+		return true
+	}
+	o, err := w.ownerOf(id, root, kin)
+	switch {
+	case errors.Is(err, pidfd.ErrExited):
+		return false
+	case err != nil:
+		w.log.Warn().Err(err).Str("path", s.path).Msg("watch the process that made a sock-file; the file is claimed for its tree")
+		o = root
+	}
+	w.take(s, o)
+	return true
+}
+
+// take claims a sock-file for the process that was seen to have bound it.
+func (w *Watcher) take(s *sighting, o *Owner) {
+	source := SourceBindspace
+	if s.claim != nil {
+		source = s.claim.Source()
+		if o == s.claim.owner {
+			w.setFile(s.claim, s.file, evidenceSeen)
+			return
+		}
+		// The name is the caller's word for whatever is bound there; its claim waits for the next one.
+		w.mu.Lock()
+		s.claim.giveWay()
+		w.mu.Unlock()
+	}
+	w.claimSeen(s, o, source, evidenceSeen)
+}
+
+// believe takes what has the name of a claim for its file, though nobody of the owner's tree was seen to have bound it: the caller said
+// that it would. Only the owner's own replaces what it had there before.
+func (w *Watcher) believe(s *sighting) {
+	w.mu.Lock()
+	pending := s.claim.file == nil
+	w.mu.Unlock()
+	if pending && s.state == reap.StateAlive {
+		w.setFile(s.claim, s.file, evidenceTold)
+		return
+	}
+	if !pending {
+		w.rememberEarly(s)
+	}
+	s.close()
+}
+
+// setFile identifies a claim, or replaces its file. It takes f over.
+func (w *Watcher) setFile(c *Claim, f *reap.File, e evidence) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.state != armed || c.owner.phase > ending || c.owner.yields(c, f, e) {
 		_ = f.Close()
+		return
+	}
+	old := c.file
+	c.evidence = max(c.evidence, e)
+	c.owner.setFile(c, f)
+	if old != nil {
+		_ = old.Close()
 	}
 }
 
-// take claims a file that was found to be the owner's. It takes the file over.
-func (o *Owner) take(f *reap.File, s Source) {
-	if _, err := o.ClaimFile(f, s); err != nil {
-		_ = f.Close()
+// claimSeen claims the file of a sighting in a bindspace. Its claim ends with its name.
+func (w *Watcher) claimSeen(s *sighting, o *Owner, source Source, e evidence) {
+	c, isNew, err := o.claimFile(s.file, source, e)
+	if err != nil {
+		s.close()
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if isNew && c.state == armed && c.place == nil && w.places[s.place.dir] == s.place && !w.closed {
+		s.place.dir.Retain()
+		s.place.refs++
+		s.place.expect(c)
 	}
 }
 
-// deadBinder finds the owner of a sock-file that was dead before anybody could look: one of those that are ending, and of these
-// the one whose convention fits, or else any. Whichever it was, the file is dead and so is its owner.
-func deadBinder(f *reap.File, dying []*Owner) *Owner {
-	if i := slices.IndexFunc(dying, func(o *Owner) bool { return o.fits(base(f.Path())) }); i >= 0 {
-		return dying[i]
+// claimOfGone claims the dead sock-file of a process that is gone: it is removed at once.
+func (w *Watcher) claimOfGone(s *sighting) {
+	w.mu.Lock()
+	o := w.byPID[s.pid] // its end may not have been told yet
+	w.mu.Unlock()
+	if o == nil {
+		var err error
+		if o, err = w.addDead(pidfd.Identity{PID: s.pid}, nil); err != nil {
+			s.close()
+			return
+		}
 	}
-	if len(dying) > 0 {
-		return dying[0]
-	}
-	return nil
+	w.claimSeen(s, o, SourceBindspace, evidenceSeen)
 }
 
-// ending tells whether a process has ended, or is about to: its sockets are dead before the kernel reports its end.
-func ending(p *pidfd.Process, pid int) bool {
+// bequeath claims a sock-file whose maker is not known for an heir; without one it is remembered for owners that have no process yet.
+func (w *Watcher) bequeath(s *sighting, heir *Owner) {
+	if heir == nil {
+		w.rememberEarly(s)
+		s.close()
+		return
+	}
+	w.claimSeen(s, heir, SourceBindspace, evidenceTold)
+}
+
+// heirs finds owners for sock-files whose maker is not known.
+type heirs struct {
+	w     *Watcher
+	dying map[*Owner]bool
+}
+
+// of finds the owner of a bindspace for whom a sock-file is claimed whose maker is not known: it was dead before anybody could look, or
+// may not be looked at. That is one of the file's user, which was there when it was made: the one whose convention fits,
+// or one that is just ending, or else the youngest. Whoever it was, what is dead when the owner has ended is removed; what lives is kept.
+func (h *heirs) of(s *sighting) *Owner {
+	born, err := s.file.Born()
+	if err != nil && (s.old || !errors.Is(err, errors.ErrUnsupported)) {
+		return nil
+	}
+	name := base(s.path)
+	h.w.mu.Lock()
+	var eligible []*Owner
+	for _, o := range slices.Backward(s.interested()) {
+		if (o.phase == watching || o.phase == ending) && o.uid == s.file.UID() && (err != nil || !born.Before(o.since)) {
+			eligible = append(eligible, o)
+		}
+	}
+	fits := slices.IndexFunc(eligible, func(o *Owner) bool { return o.fits(name) })
+	h.w.mu.Unlock()
+	switch {
+	case len(eligible) == 0:
+		return nil
+	case fits >= 0:
+		return eligible[fits]
+	}
+	if dying := slices.IndexFunc(eligible, h.isDying); dying >= 0 {
+		return eligible[dying]
+	}
+	return eligible[0]
+}
+
+// isDying tells whether an owner is ending, and asks no owner twice.
+func (h *heirs) isDying(o *Owner) bool {
+	dying, asked := h.dying[o]
+	if asked {
+		return dying
+	}
+	h.w.mu.Lock()
+	p, pid, dying := o.process, o.id.PID, o.phase > watching
+	h.w.mu.Unlock()
+	dying = dying || isEnding(p, pid)
+	if h.dying == nil {
+		h.dying = map[*Owner]bool{}
+	}
+	h.dying[o] = dying
+	return dying
+}
+
+// isEnding tells whether a process has ended, or is about to: its sockets are dead before the kernel reports its end.
+func isEnding(p *pidfd.Process, pid int) bool {
 	if exiting, err := proc.FS("").Exiting(pid); err == nil && exiting {
 		return true // the number is not another's: p is watched, so it was not reaped before it had ended
 	}
@@ -132,30 +438,46 @@ func (o *Owner) fits(base string) bool {
 	})
 }
 
-// remember keeps the path of a sock-file that cannot be matched yet, for owners that have no process yet or that are ending.
+// remember keeps the path of a sock-file that cannot be matched with its owner yet.
 func (w *Watcher) remember(path string, owners []*Owner) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range owners {
-		if o.phase <= watching && len(o.unmatched) < unmatchedMost && !slices.Contains(o.unmatched, path) {
+		if o.phase <= ending && len(o.unmatched) < unmatchedMost && !slices.Contains(o.unmatched, path) {
 			o.unmatched = append(o.unmatched, path)
 		}
 	}
 }
 
-// matchUnmatched tries again what could not be matched with the owner before. The loop calls it.
+// rememberEarly keeps the path of a sighting for those that have no process yet: it may turn out to be theirs.
+func (w *Watcher) rememberEarly(s *sighting) {
+	w.mu.Lock()
+	early := slices.DeleteFunc(slices.Clone(s.interested()), func(o *Owner) bool { return o.phase != prepared })
+	w.mu.Unlock()
+	w.remember(s.path, early)
+}
+
+// matchUnmatched tries again what could not be matched with the owner before.
 func (o *Owner) matchUnmatched() {
-	o.w.mu.Lock()
-	paths, owners := o.unmatched, []*Owner{o}
+	w := o.w
+	w.mu.Lock()
+	paths := o.unmatched
 	o.unmatched = nil
-	if len(paths) > 0 {
-		for _, d := range o.spaces { // it may still be another's
-			owners = append(owners, d.spaces...)
+	var seen []sighting
+	for _, path := range paths {
+		if c := o.byPath(path); c != nil && c.named {
+			seen = append(seen, sighting{path: path, claim: c})
+		}
+		for _, p := range o.spaces {
+			if p.dir.Path() == parent(path) || p.dir.Path()+"/" == parent(path) {
+				seen = append(seen, sighting{path: path, place: p, owners: slices.Clone(p.owners)})
+				break
+			}
 		}
 	}
-	o.w.mu.Unlock()
-	for paths := range slices.Chunk(paths, matchMost) {
-		o.w.matchPaths(paths, owners)
+	w.mu.Unlock()
+	for some := range slices.Chunk(seen, matchMost) {
+		w.match(some)
 	}
 }
 

@@ -3,10 +3,11 @@ package watch
 import (
 	"errors"
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 )
@@ -17,8 +18,9 @@ type OwnerOptions struct {
 	Name string
 	// Paths are claimed as if by Owner.Claim with SourceExplicit. They need not exist.
 	Paths []string
-	// Bindspaces are directories in which every new sock-file is claimed that the owner is found to hold, or that is dead
-	// before anybody could look while the owner is ending. They are created (mode 0700) when missing.
+	// Bindspaces are directories in which every new sock-file is claimed for the process that made it, when that descends from
+	// the owner, or else is of the owner's user: such a process becomes an Owner itself. They are created (mode 0700)
+	// when missing, and watched again when they are removed and made anew.
 	Bindspaces []string
 	// Conventions are tried in the Bindspaces when the owner is dead, after everything that is known better.
 	Conventions []reap.Convention
@@ -40,9 +42,14 @@ type Owner struct {
 	claims  []*Claim
 	index   *claimIndex // for owners with many claims
 	open    int         // claims without an outcome
-	spaces  []*watchedDir
+	spaces  []*place
+	since   time.Time // when it was prepared, by the clock of files
+	uid     uint32    // effective, when it was attached
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
 	unmatched []string
+
+	root *Owner                 // in whose tree it was found; nil for one that was added
+	kept map[string]reap.Result // latest outcomes of those found in its tree whose files are still there, by path
 
 	released bool
 	exited   latch
@@ -55,7 +62,8 @@ type phase uint8
 const (
 	prepared phase = iota // no process yet
 	watching
-	dead     // its process has ended; claims are being settled
+	ending   // its process has ended; what was made before that is still being looked at
+	dead     // claims are being settled
 	finished // nothing is left to do
 )
 
@@ -80,7 +88,7 @@ func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
 // Prepare makes an Owner whose process does not exist yet, for whoever is about to start it: its claims and bindspaces
 // are armed, so that nothing is missed between the start of the process and Attach. Release it if the start fails.
 func (w *Watcher) Prepare(o OwnerOptions) (*Owner, error) {
-	owner := &Owner{w: w}
+	owner := &Owner{w: w, since: sys.FileTime()}
 	if len(o.Bindspaces) > 0 {
 		owner.opts = &OwnerOptions{Name: o.Name, Conventions: slices.Clone(o.Conventions)}
 	}
@@ -112,24 +120,24 @@ func (o *Owner) watchBindspace(dir string) error {
 	if err != nil {
 		return fmt.Errorf("bindspace %s: %w", dir, err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("bindspace: %w", err)
+	w := o.w
+	d, err := w.spaces.WatchSpace(dir)
+	if err != nil {
+		return limit(fmt.Errorf("bindspace: %w", err))
 	}
-	o.w.mu.Lock()
-	defer o.w.mu.Unlock()
-	if o.w.closed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		d.Release()
 		return ErrClosed
 	}
-	d, err := o.w.watchDir(dir)
-	if err != nil {
-		return limit(fmt.Errorf("watch bindspace %s: %w", dir, err))
-	}
-	if slices.Contains(o.spaces, d) {
-		o.w.unwatchDir(d)
+	p := w.use(d)
+	if slices.Contains(o.spaces, p) {
+		w.leave(p)
 		return nil
 	}
-	d.spaces = append(d.spaces, o)
-	o.spaces = append(o.spaces, d)
+	p.owners = append(p.owners, o)
+	o.spaces = append(o.spaces, p)
 	o.opts.Bindspaces = append(o.opts.Bindspaces, dir)
 	return nil
 }
@@ -140,10 +148,7 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	if err != nil {
 		return fmt.Errorf("identify the owner: %w", err)
 	}
-	var comm string
-	if info, err := p.Info(); err == nil { // a process that is reaped by now has no name any more
-		comm = info.Comm
-	}
+	info, _ := p.Info() // a process that is reaped by now has no name any more
 
 	w := o.w
 	w.mu.Lock()
@@ -156,17 +161,17 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	case o.phase != prepared:
 		return errors.New("owner has a process already")
 	}
-	o.process, o.id, o.comm, o.phase = p, id, comm, watching
+	o.process, o.id, o.comm, o.uid, o.phase = p, id, info.Comm, info.EUID, watching
 	if o.token, err = w.watchTarget(p.Fd(), o); err != nil {
 		o.process, o.phase = nil, prepared
 		return limit(fmt.Errorf("watch process %s: %w", id, err))
 	}
+	w.byPID[id.PID] = o
 	for _, c := range o.claims {
 		w.emitClaim(c)
 	}
-	if len(o.unmatched) > 0 {
-		w.tasks = append(w.tasks, o.matchUnmatched)
-		w.wakeLoop()
+	if len(o.unmatched)+len(o.spaces) > 0 { // and what is being looked at just now may be remembered for it
+		w.intake.wake(o.matchUnmatched)
 	}
 	return nil
 }
@@ -185,7 +190,7 @@ func (o *Owner) Snapshot() (added int, err error) {
 	}
 	files, err := reap.Held(p, dirs...)
 	for _, f := range files {
-		c, isNew, claimErr := o.claimFile(f, SourceSnapshot)
+		c, isNew, claimErr := o.claimFile(f, SourceSnapshot, evidenceSeen)
 		if claimErr != nil {
 			_ = f.Close()
 			err = errors.Join(err, claimErr)
@@ -227,7 +232,8 @@ func (o *Owner) Exit() pidfd.Exit {
 	return o.exit
 }
 
-// Results gives the latest outcome of each claim that has one, in the order in which the claims were made.
+// Results gives the latest outcome of each claim that has one, in the order in which the claims were made; then, by path, what is kept
+// of the processes that were found in the owner's tree.
 func (o *Owner) Results() []reap.Result {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
@@ -237,25 +243,39 @@ func (o *Owner) Results() []reap.Result {
 			results = append(results, *c.result)
 		}
 	}
+	for _, path := range slices.Sorted(maps.Keys(o.kept)) {
+		results = append(results, o.kept[path])
+	}
 	return results
 }
 
-// Release ends watching the owner and keeps its files, as far as their removal has not begun. It returns nil; a second
-// call does nothing.
+// Release ends watching the owner, and those found in its tree, and keeps their files, as far as removal has not begun. It
+// returns nil; a second call does nothing.
 func (o *Owner) Release() error {
-	o.w.mu.Lock()
-	defer o.w.mu.Unlock()
-	o.released = true
-	for _, c := range o.claims {
-		c.withdraw()
+	w := o.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	released := []*Owner{o}
+	for other := range w.owners {
+		if other.root == o {
+			released = append(released, other)
+		}
 	}
-	if !o.w.closed {
-		o.w.tasks = append(o.w.tasks, func() {
-			o.w.mu.Lock()
-			defer o.w.mu.Unlock()
-			o.finish()
+	for _, o := range released {
+		o.released = true
+		for _, c := range o.claims {
+			c.withdraw()
+		}
+	}
+	if !w.closed {
+		w.tasks = append(w.tasks, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, o := range released {
+				o.finish()
+			}
 		})
-		o.w.wakeLoop()
+		w.wakeLoop()
 	}
 	return nil
 }
@@ -271,6 +291,9 @@ func (o *Owner) finish() {
 	}
 	o.leaveSpaces()
 	o.forget()
+	if o.w.byPID[o.id.PID] == o {
+		delete(o.w.byPID, o.id.PID)
+	}
 	o.exited.fire()
 	o.settled.fire()
 	delete(o.w.owners, o)
@@ -278,9 +301,9 @@ func (o *Owner) finish() {
 
 // leaveSpaces ends watching the owner's bindspaces. The caller holds w.mu.
 func (o *Owner) leaveSpaces() {
-	for _, d := range o.spaces {
-		d.spaces = slices.DeleteFunc(d.spaces, func(other *Owner) bool { return other == o })
-		o.w.unwatchDir(d)
+	for _, p := range o.spaces {
+		p.owners = slices.DeleteFunc(p.owners, func(other *Owner) bool { return other == o })
+		o.w.leave(p)
 	}
 	o.spaces, o.unmatched = nil, nil
 }

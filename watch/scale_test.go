@@ -32,6 +32,7 @@ func TestManyClaims(t *testing.T) {
 			mustClaim(t, o, path)
 		}
 	}
+	w.catchUp()
 	if more := descriptors(t) - before; more > 10 { // the puppet's, the owner's and the directory's
 		t.Errorf("%d descriptors for %d claims", more, n)
 	}

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
@@ -451,12 +452,13 @@ func limitedProcess() {
 	runtime.LockOSThread() // it is the thread whose death kills
 	dir := os.Args[1]
 	must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 80, Max: 80}))
-	w, err := New(Options{})
+	w, err := New(Options{Log: zerolog.New(os.Stderr)})
 	must(err)
 	defer w.Close()
 	onLoop := func() {
 		done := make(chan struct{})
-		w.post(func() { w.drainInotify(); close(done) })
+		w.catchUp()
+		w.post(func() { close(done) })
 		<-done
 	}
 	start := func(o OwnerOptions) (*Owner, *exec.Cmd) {

@@ -10,7 +10,9 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/bindspace"
 	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/reap"
 )
 
 // Errors that callers decide on.
@@ -28,6 +30,9 @@ type Options struct {
 	Log zerolog.Logger
 	// DryRun decides as ever and removes nothing: Results say what would have been.
 	DryRun bool
+	// InotifyOnly leaves fanotify(7), also where it is allowed: then who made a sock-file in a bindspace is found by who has its socket
+	// open.
+	InotifyOnly bool
 }
 
 // Watcher watches processes. Safe for concurrent use.
@@ -46,15 +51,20 @@ type Watcher struct {
 	targets map[uint64]target
 	owners  map[*Owner]struct{}
 	subs    map[*Subscription]struct{}
-	ino     inotify
+	byPID   map[int]*Owner // whose process has that pid
+	files   map[reap.ID]*Claim
+	places  map[*bindspace.Dir]*place
+
+	spaces   *bindspace.Watcher
+	intake   intake
+	deriving sync.Mutex // held while an Owner is made for a process that was found
+	reporter reporter
 
 	// The rest belongs to the loop alone.
-	retries retryQueue
-	holders holders
-	unseen  map[*Claim]struct{} // alive, and nobody visible holds it
-
-	inotifyBuf    []byte
-	inotifyEvents []sys.InotifyEvent
+	retries  retryQueue
+	holders  holders
+	unseen   map[*Claim]struct{} // alive, and nobody visible holds it
+	settling []chan struct{}     // to be closed once all is settled that can be
 }
 
 // target is what epoll reports about.
@@ -66,48 +76,56 @@ type target interface {
 // Tokens of the descriptors that are no target.
 const (
 	tokenWake uint64 = iota
-	tokenInotify
+	tokenSpaces
 	tokenFirstTarget
 )
 
-// New starts a Watcher: epoll(7), inotify(7) and eventfd(2).
+// New starts a Watcher: epoll(7), eventfd(2), and what package bindspace opens.
 func New(o Options) (*Watcher, error) {
 	w := &Watcher{
 		log: o.Log, dryRun: o.DryRun,
-		epfd: -1, wake: -1, ino: inotify{fd: -1, dirs: map[int32]*watchedDir{}},
+		epfd: -1, wake: -1,
 		token:   tokenFirstTarget,
 		targets: map[uint64]target{},
 		owners:  map[*Owner]struct{}{},
 		subs:    map[*Subscription]struct{}{},
 		unseen:  map[*Claim]struct{}{},
+		byPID:   map[int]*Owner{},
+		files:   map[reap.ID]*Claim{},
+		places:  map[*bindspace.Dir]*place{},
 	}
 	w.holders.init(w)
-	if err := w.open(); err != nil {
+	w.intake.init(w)
+	if err := w.open(bindspace.Options{InotifyOnly: o.InotifyOnly}); err != nil {
 		w.closeDescriptors()
 		return nil, limit(fmt.Errorf("start a watcher: %w", err))
 	}
 	w.loop.Go(w.run)
+	w.loop.Go(w.intake.run)
 	return w, nil
 }
 
-func (w *Watcher) open() (err error) {
+func (w *Watcher) open(o bindspace.Options) (err error) {
 	if w.epfd, err = sys.EpollCreate(); err != nil {
 		return err
 	}
 	if w.wake, err = sys.Eventfd(); err != nil {
 		return err
 	}
-	if w.ino.fd, err = sys.InotifyInit(); err != nil {
+	if w.spaces, err = bindspace.New(o); err != nil {
 		return err
 	}
 	if err := sys.EpollAdd(w.epfd, w.wake, unix.EPOLLIN, tokenWake); err != nil {
 		return err
 	}
-	return sys.EpollAdd(w.epfd, w.ino.fd, unix.EPOLLIN, tokenInotify)
+	return w.expectSpaces(sys.EpollAdd)
 }
 
 func (w *Watcher) closeDescriptors() {
-	for _, fd := range []int{w.ino.fd, w.wake, w.epfd} {
+	if w.spaces != nil {
+		_ = w.spaces.Close()
+	}
+	for _, fd := range []int{w.wake, w.epfd} {
 		if fd >= 0 {
 			_ = sys.Close(fd)
 		}
@@ -158,15 +176,14 @@ func (w *Watcher) run() {
 			w.log.Error().Err(err).Msg("the loop waits for events")
 			return
 		}
-		// What was made comes before who died: a sock-file that appeared just before its owner's end is still claimed.
 		for _, e := range ready {
 			switch e.Token {
 			case tokenWake:
 				if !w.runTasks() {
 					return
 				}
-			case tokenInotify:
-				w.readInotify()
+			case tokenSpaces:
+				w.intake.wake(nil)
 			}
 		}
 		for _, e := range ready {
@@ -179,6 +196,7 @@ func (w *Watcher) run() {
 		}
 		ready = ready[:0]
 		w.retryDue(time.Now())
+		w.tellSettled()
 	}
 }
 
@@ -230,6 +248,8 @@ func (w *Watcher) Close() error {
 	w.mu.Unlock()
 
 	w.holders.cancel()
+	w.intake.close()
+	w.reporter.close()
 	w.loop.Wait()
 
 	w.mu.Lock()
@@ -237,6 +257,9 @@ func (w *Watcher) Close() error {
 	for s := range w.subs {
 		delete(w.subs, s)
 		close(s.c)
+	}
+	for _, done := range w.settling {
+		close(done)
 	}
 	for _, c := range w.holders.searching { // that has ended, too
 		c.later.searched = false

@@ -16,6 +16,7 @@ func TestMain(m *testing.M) {
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testscript.Main(testutil.Checked(m), map[string]func(){
 		"puppet":    puppet,
+		"receiver":  receiver,
 		"shell":     shell,
 		"sockwatch": main,
 	})

@@ -106,6 +106,7 @@ Environment:
 		newKillCmd(a),
 		newLsCmd(a),
 		newManCmd(),
+		newNotifyCmd(a),
 		newReapCmd(a),
 		newRunCmd(a),
 		newVersionCmd(a),

@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/spawn"
@@ -24,6 +26,7 @@ func newRunCmd(a *app) *cobra.Command {
 	var (
 		claims    claimFlags
 		killAfter time.Duration
+		waitTree  bool
 		events    string
 	)
 	cmd := &cobra.Command{
@@ -47,6 +50,17 @@ a file was kept.
 With --kill-after, SIGINT and SIGTERM to run become a hard kill: CMD gets the
 signal, and when it is still there after that time, SIGKILL.
 
+Descendants of CMD whose parent ends are adopted by run, which reaps them. run
+ends when CMD does, and leaves those alone that live on. With --wait-tree it
+ends when the last one has, with the exit status of CMD all the same. After
+CMD's end signals are passed on to those that run has adopted, and --kill-after
+is for them as well: they are sent the signal, and whoever is left after that
+time SIGKILL.
+
+As process 1, of a container for one, run ends what CMD leaves behind: it sends
+SIGTERM to all, and SIGKILL after the time of --kill-after, or 10 seconds. Their
+sock-files go, too. With --wait-tree it waits for them instead.
+
 --events appends what happens to a file, as JSON, one object per line:
 
     {"type":"claim"|"exit"|"outcome","time","pid","comm","path","source",
@@ -65,7 +79,7 @@ signal, and when it is still there after that time, SIGKILL.
 			if err != nil {
 				return err
 			}
-			r := runner{app: a, patience: noPatience}
+			r := runner{app: a, patience: noPatience, waitTree: waitTree, init: os.Getpid() == 1}
 			if cmd.Flags().Changed("kill-after") {
 				if killAfter < 0 {
 					return usagef("--kill-after %s: it cannot be negative", killAfter)
@@ -79,6 +93,7 @@ signal, and when it is still there after that time, SIGKILL.
 	passesStatusOn(cmd)
 	claims.register(cmd)
 	cmd.Flags().DurationVar(&killAfter, "kill-after", 0, "on SIGINT or SIGTERM, kill CMD when it is still there after `DURATION`; 0 is at once")
+	cmd.Flags().BoolVar(&waitTree, "wait-tree", false, "return when the last descendant of CMD has ended")
 	cmd.Flags().StringVar(&events, "events", "", "append events to `FILE`, as JSON lines")
 	_ = cmd.RegisterFlagCompletionFunc("kill-after", cobra.NoFileCompletions)
 	return cmd
@@ -100,6 +115,9 @@ type runner struct {
 	app      *app
 	watcher  *watch.Watcher
 	patience time.Duration // as spawn.KillOptions.TerminateAfter, or noPatience
+	waitTree bool
+	init     bool // it is process 1 of its pid namespace, and its end is that of all others there
+	tree     *tree
 
 	killing sync.WaitGroup
 	killed  bool // a hard kill has begun; of the goroutine that passes signals on
@@ -110,6 +128,9 @@ func (r *runner) runLogged(args []string, c claims, events string) error {
 	path, err := findCommand(args[0])
 	if err != nil {
 		return err
+	}
+	if err := sys.BecomeSubreaper(); err != nil {
+		return fmt.Errorf("adopt orphaned descendants: %w", err)
 	}
 	if r.watcher, err = watch.New(watch.Options{Log: r.app.log}); err != nil {
 		return err
@@ -156,15 +177,20 @@ func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, []reap.R
 	if err != nil {
 		return pidfd.Exit{}, nil, explainStart(args[0], err)
 	}
+	// Not before CMD runs: os/exec tries out with a child of its own what the kernel can do.
+	r.tree = newTree(r.app, child.PID())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		signals.each(child, r.pass)
+		signals.each(child, r.pass, r.tree.reap)
 	}()
 	waitErr := child.Wait()
+	r.tree.cmdReaped()
+	r.outlast()
 	signals.stop()
 	<-ended
 	r.killing.Wait()
+	r.settle(child.Owner())
 	exit, err := howEnded(child.Owner().Exit(), waitErr)
 	return exit, child.Owner().Results(), err
 }
@@ -204,12 +230,83 @@ func explainStart(name string, err error) error {
 	return exitWith(status, fmt.Errorf("cannot run %s: %w", name, err))
 }
 
+// initPatience is how long process 1 waits for those whom it has asked to end, unless --kill-after says.
+const initPatience = 10 * time.Second
+
+// outlast waits for the descendants that CMD has left behind, if that is to be done. As process 1 it ends them.
+func (r *runner) outlast() {
+	switch {
+	case r.waitTree:
+		<-r.tree.gone
+	case r.init:
+		patience := r.patience
+		if patience == noPatience {
+			patience = initPatience
+		}
+		r.endRest(patience, func() { r.signalAll(unix.SIGTERM) })
+	}
+}
+
+// endRest ends what CMD has left behind.
+func (r *runner) endRest(patience time.Duration, ask func()) {
+	if patience > 0 {
+		ask()
+		select {
+		case <-r.tree.gone:
+			return
+		case <-time.After(patience):
+		}
+	}
+	if r.init {
+		r.signalAll(unix.SIGKILL)
+	}
+	r.tree.kill()
+	<-r.tree.gone
+}
+
+// signalAll sends a signal to all other processes of our pid namespace.
+func (r *runner) signalAll(sig unix.Signal) {
+	if err := sys.KillAll(sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		r.app.complain("cannot send %s to all processes: %s", unix.SignalName(sig), err)
+	}
+}
+
+// settle waits until what the processes had bound that have ended by now is settled.
+func (r *runner) settle(owner *watch.Owner) {
+	r.watcher.SettleEnded()
+	if !r.waitTree && !r.init {
+		return
+	}
+	// The owner was settled with its own end. The end of a holder settles its claims once more: the Events of that are
+	// waited for, and no longer than a socket outlives its last process.
+	last := reap.Ladder[len(reap.Ladder)-1]
+	over := time.After(2 * last)
+	events := r.watcher.Subscribe(eventBuffer)
+	defer events.Close()
+	for slices.ContainsFunc(owner.Results(), func(res reap.Result) bool { return res.Outcome == reap.OutcomeAlive }) {
+		select {
+		case <-events.C():
+		case <-over:
+			return
+		}
+	}
+}
+
 // pass passes a signal on to the child, unless it got it as well.
 func (r *runner) pass(sig unix.Signal, reached bool, child *spawn.Child) {
 	if r.patience != noPatience && !r.killed && (sig == unix.SIGINT || sig == unix.SIGTERM) {
 		r.killed = true
 		// Beside this, for the signals that come while the child is waited for.
-		r.killing.Go(func() { r.kill(sig, reached, child) })
+		r.killing.Go(func() {
+			r.kill(sig, reached, child)
+			if r.waitTree {
+				r.endRest(r.patience, func() { r.tree.signal(sig, reached) })
+			}
+		})
+		return
+	}
+	if hasEnded(child) {
+		r.passToRest(sig, reached)
 		return
 	}
 	if reached {
@@ -220,7 +317,18 @@ func (r *runner) pass(sig unix.Signal, reached bool, child *spawn.Child) {
 	}
 }
 
-// kill is what SIGINT and SIGTERM are with --kill-after.
+// passToRest passes a signal on after the child's end, if there is something that is waited for.
+func (r *runner) passToRest(sig unix.Signal, reached bool) {
+	if !r.waitTree && !r.init {
+		return
+	}
+	r.tree.signal(sig, reached)
+	if sig == unix.SIGTSTP && reached {
+		stopAsJob() // there is no child to follow
+	}
+}
+
+// kill is what SIGINT and SIGTERM are with --kill-after. A child that has ended already is left alone.
 func (r *runner) kill(sig unix.Signal, reached bool, child *spawn.Child) {
 	o := spawn.KillOptions{Signal: sig, TerminateAfter: r.patience}
 	if reached {

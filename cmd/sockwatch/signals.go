@@ -15,14 +15,15 @@ import (
 // signals are those that run gets. Which of them CMD has to be sent depends on who sent them: what a terminal sends to
 // all its foreground processes has reached CMD, which is in run's process group.
 type signals struct {
-	raw  chan os.Signal
-	done chan struct{}
+	raw   chan os.Signal
+	child chan os.Signal // SIGCHLD: any number of them is one, and they crowd out no other signal
+	done  chan struct{}
 }
 
 // catchSignals begins to catch every signal that can be passed on. What was ignored when sockwatch was started, by
 // nohup(1) for one, stays ignored, and CMD inherits that.
 func catchSignals() *signals {
-	s := &signals{raw: make(chan os.Signal, 64), done: make(chan struct{})}
+	s := &signals{raw: make(chan os.Signal, 64), child: make(chan os.Signal, 1), done: make(chan struct{})}
 	for sig := unix.Signal(1); sig <= 64; sig++ {
 		if !catchable(sig) || signal.Ignored(sig) {
 			continue
@@ -32,7 +33,7 @@ func catchSignals() *signals {
 			signal.Reset(sig)
 		}
 	}
-	signal.Notify(s.raw, unix.SIGCHLD)
+	signal.Notify(s.child, unix.SIGCHLD)
 	return s
 }
 
@@ -47,16 +48,17 @@ func catchable(sig unix.Signal) bool {
 	return true
 }
 
-// each calls got for every signal, until stop, and tells whether the child has got it, too. A child that stops it follows.
-func (s *signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool, child *spawn.Child)) {
+// each calls got for every signal, until stop, and tells whether the child has got it, too. When a child has ended or
+// stopped it calls reap instead, and follows the child if that has stopped.
+func (s *signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool, child *spawn.Child), reap func()) {
+	reap() // who ended before SIGCHLD was caught
 	for {
 		select {
+		case <-s.child:
+			reap()
+			follow(child)
 		case raw := <-s.raw:
 			sig := raw.(unix.Signal)
-			if sig == unix.SIGCHLD {
-				follow(child)
-				continue
-			}
 			n := sent(sig)
 			if n == 0 {
 				got(sig, true, child)
@@ -108,13 +110,27 @@ func leadsSession() bool {
 // continues both. The child decides: it may ignore Ctrl-Z, or stop by itself as editors do.
 func follow(child *spawn.Child) {
 	stat, err := proc.FS("").Stat(child.PID())
-	select {
-	case <-child.Owner().Exited(): // then the pid may be another process's
+	if hasEnded(child) { // then the pid may be another process's
 		return
-	default:
 	}
-	if err == nil && stat.State == 'T' && sys.InForeground() && isJob() {
+	if err == nil && stat.State == 'T' {
+		stopAsJob()
+	}
+}
+
+// stopAsJob stops this process if it is in the foreground and a shell waits for it.
+func stopAsJob() {
+	if sys.InForeground() && isJob() {
 		_ = unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+	}
+}
+
+func hasEnded(child *spawn.Child) bool {
+	select {
+	case <-child.Owner().Exited():
+		return true
+	default:
+		return false
 	}
 }
 
@@ -138,4 +154,7 @@ func isJob() bool {
 func (s *signals) stop() { close(s.done) }
 
 // release gives the signals back their default effect.
-func (s *signals) release() { signal.Stop(s.raw) }
+func (s *signals) release() {
+	signal.Stop(s.raw)
+	signal.Stop(s.child)
+}

@@ -6,4 +6,6 @@ import (
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
-func TestMain(m *testing.M) { testutil.Main(m) }
+var helpers = testutil.Helpers{}
+
+func TestMain(m *testing.M) { testutil.Main(m, helpers) }

@@ -18,13 +18,18 @@ import (
 
 func listen(t *testing.T) (*Receiver, string) {
 	t.Helper()
-	path := testutil.TempDir(t) + "/notify"
-	r, err := Listen(path, 0o600)
+	r := listenWith(t, Options{})
+	return r, r.Path()
+}
+
+func listenWith(t *testing.T, o Options) *Receiver {
+	t.Helper()
+	r, err := Listen(testutil.TempDir(t)+"/notify", o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.Close() })
-	return r, path
+	return r
 }
 
 func dial(t *testing.T, path string) *net.UnixConn {
@@ -110,6 +115,33 @@ func TestNegativePidfdIsADeadSender(t *testing.T) {
 		if err != nil || s.Process != nil || s.PID != os.Getpid() || s.UID != 1000 {
 			t.Errorf("%d: %+v, %v", n, s, err)
 		}
+	}
+}
+
+// When we have no descriptor left, that is not taken for the death of the sender.
+func TestNoDescriptorLeft(t *testing.T) {
+	r, path := listen(t)
+	conn := dial(t, path)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Write([]byte("NAME=x"))
+	got, nextErr := r.Next()
+	if err := errors.Join(err, nextErr, unix.Setrlimit(unix.RLIMIT_NOFILE, &old)); err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
+	if !errors.Is(got.Err, unix.EMFILE) || got.Sender.PID != os.Getpid() || got.Sender.Process != nil {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -48,6 +48,8 @@ func identify(control []byte) (Sender, error) {
 		err = errNoSender
 	case from.PID == 0:
 		err = errOutside
+	case from.HasPidfd && (from.Pidfd == -int(unix.EMFILE) || from.Pidfd == -int(unix.ENFILE)):
+		err = fmt.Errorf("open the sender: %w", unix.Errno(-from.Pidfd)) // it says nothing of whether the sender lives
 	case from.HasPidfd && from.Pidfd < 0:
 		return s, nil // reaped: its pid may be another's by now. Linux 6.12 says so by -EINVAL
 	case from.HasPidfd:

@@ -18,3 +18,13 @@ func Age(startTime uint64) (time.Duration, error) {
 	}
 	return time.Duration(now.Nano()) - time.Duration(startTime)*Tick, nil
 }
+
+// FileTime is the time that a file gets that is made now: the clock of files is coarser than the time of day, CLOCK_REALTIME_COARSE of
+// clock_gettime(2).
+func FileTime() time.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+		return time.Now()
+	}
+	return time.Unix(ts.Unix())
+}

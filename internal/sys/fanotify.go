@@ -13,7 +13,7 @@ type FanotifyEvent struct {
 	Dir  string // the directory: file system id and file handle, as DirHandle gives them; "" for FAN_Q_OVERFLOW
 	Name string
 	PID  int // in our pid namespace; 0 for a process outside it
-	// Pidfd is the process's, the receiver's to close; -1 when it was reaped, or when none could be made.
+	// Pidfd is the process's, the receiver's to close; FAN_NOPIDFD when it was reaped, FAN_EPIDFD when none could be made.
 	Pidfd int
 }
 
@@ -58,7 +58,15 @@ func DirHandle(dirfd int) (string, error) {
 
 var errFanotify = errors.New("malformed fanotify event")
 
-// FanotifyRead appends what is queued, up to one buffer full, and tells whether there may be more.
+// FanotifyQueued is how many events are queued. FIONREAD counts the metadata of each, and no more of it: fanotify_ioctl in
+// fs/notify/fanotify/fanotify_user.c.
+func FanotifyQueued(fd int) (int, error) {
+	n, err := ignoringEINTRInt(func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
+	return n / fanMetadata, wrap("ioctl FIONREAD", err)
+}
+
+// FanotifyRead appends what is queued, up to one buffer full, and tells whether there may be more. Also with an error there can
+// be events, with descriptors.
 func FanotifyRead(fd int, buf []byte, events []FanotifyEvent) (_ []FanotifyEvent, more bool, err error) {
 	n, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })
 	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: nothing is queued
@@ -79,7 +87,8 @@ const (
 	fanHandle     = 8 // struct file_handle without its bytes
 )
 
-func parseFanotify(b []byte, events []FanotifyEvent) ([]FanotifyEvent, error) {
+// parseFanotify appends what is in b. An event with something malformed in it is appended, too, for its descriptor.
+func parseFanotify(b []byte, events []FanotifyEvent) (_ []FanotifyEvent, err error) {
 	order := binary.NativeEndian
 	for len(b) > 0 {
 		if len(b) < fanMetadata {
@@ -89,24 +98,26 @@ func parseFanotify(b []byte, events []FanotifyEvent) ([]FanotifyEvent, error) {
 		if size < head || head < fanMetadata || size > len(b) {
 			return events, errFanotify
 		}
-		e := FanotifyEvent{Mask: order.Uint64(b[8:]), PID: int(int32(order.Uint32(b[20:]))), Pidfd: -1}
+		e := FanotifyEvent{Mask: order.Uint64(b[8:]), PID: int(int32(order.Uint32(b[20:]))), Pidfd: unix.FAN_EPIDFD}
 		for info := b[head:size]; len(info) > 0; {
 			if len(info) < fanInfoHeader {
-				return events, errFanotify
+				err = errFanotify
+				break
 			}
 			n := int(order.Uint16(info[2:]))
 			if n < fanInfoHeader || n > len(info) {
-				return events, errFanotify
+				err = errFanotify
+				break
 			}
-			if err := e.info(info[0], info[fanInfoHeader:n]); err != nil {
-				return events, err
+			if infoErr := e.info(info[0], info[fanInfoHeader:n]); infoErr != nil {
+				err = infoErr
 			}
 			info = info[n:]
 		}
 		events = append(events, e)
 		b = b[size:]
 	}
-	return events, nil
+	return events, err
 }
 
 // info takes one information record into the event.
@@ -117,7 +128,7 @@ func (e *FanotifyEvent) info(kind uint8, b []byte) error {
 		if len(b) < 4 {
 			return errFanotify
 		}
-		e.Pidfd = max(int(int32(order.Uint32(b))), -1)
+		e.Pidfd = max(int(int32(order.Uint32(b))), unix.FAN_EPIDFD)
 	case unix.FAN_EVENT_INFO_TYPE_DFID_NAME:
 		if len(b) < fanFSID+fanHandle {
 			return errFanotify

@@ -12,6 +12,7 @@ type InotifyEvent struct {
 	Watch int32 // watch descriptor, -1 for IN_Q_OVERFLOW
 	Mask  uint32
 	Name  string
+	Size  int // what it took of the queue, in the bytes that InotifyQueued counts
 }
 
 // InotifyInit is inotify_init1(2), not blocking.
@@ -57,6 +58,7 @@ func InotifyRead(fd int, buf []byte, events []InotifyEvent) (_ []InotifyEvent, m
 			Watch: int32(binary.NativeEndian.Uint32(b)),
 			Mask:  binary.NativeEndian.Uint32(b[4:]),
 			Name:  cString(b[unix.SizeofInotifyEvent:size]),
+			Size:  size,
 		})
 		b = b[size:]
 	}

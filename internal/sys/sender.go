@@ -34,6 +34,16 @@ func AskForSender(fd int) error {
 	return wrap("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
 }
 
+// ReceiveMessage reads one datagram and its control messages and does not wait for it: recvmsg(2). EAGAIN when there is none.
+// Descriptors in it are closed on exec.
+func ReceiveMessage(fd int, b, control []byte) (n, cn, flags int, err error) {
+	err = ignoringEINTR(func() error {
+		n, cn, flags, _, err = unix.Recvmsg(fd, b, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	return n, cn, flags, wrap("recvmsg", err)
+}
+
 // ParseSender reads the control messages of a datagram. Descriptors that the sender added are closed.
 func ParseSender(control []byte) (Sender, error) {
 	s := Sender{Pidfd: -1}

@@ -1,0 +1,262 @@
+package watch
+
+import (
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/bindspace"
+	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// intake makes claims of what happens in watched directories. It has a goroutine beside the loop: who makes names faster
+// than they can be looked at delays nobody's removal. The loop, which has the descriptors in its epoll, wakes it.
+type intake struct {
+	w *Watcher
+
+	mu      sync.Mutex
+	woken   *sync.Cond
+	due     bool            // there is something to do
+	busy    bool            // and it is being done
+	closed  bool            // nothing more is done
+	work    []func()        // to be done next, after what is queued
+	waiting []chan struct{} // closed once that is done
+}
+
+func (in *intake) init(w *Watcher) {
+	in.w = w
+	in.woken = sync.NewCond(&in.mu)
+}
+
+// wake has the intake read what is queued, and do f after it, if that is not nil.
+func (in *intake) wake(f func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if f != nil {
+		in.work = append(in.work, f)
+	}
+	in.due = true
+	in.woken.Signal()
+}
+
+// close has the intake end.
+func (in *intake) close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closed = true
+	in.woken.Signal()
+}
+
+// behind tells whether something that has happened by now was not looked at yet.
+func (in *intake) behind() bool {
+	in.mu.Lock()
+	pending := in.due || in.busy
+	in.mu.Unlock()
+	if pending {
+		return true
+	}
+	queued, err := in.w.spaces.Queued()
+	return queued || err != nil
+}
+
+// catchUp waits until all that has happened by now was looked at, or the watcher is closed.
+func (in *intake) catchUp() {
+	in.mu.Lock()
+	if in.closed {
+		in.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	in.waiting = append(in.waiting, done)
+	in.due = true
+	in.woken.Signal()
+	in.mu.Unlock()
+	<-done
+}
+
+// run is the intake's goroutine.
+func (in *intake) run() {
+	for in.turn() {
+	}
+}
+
+// turn does what is to be done by now, once there is something. It returns false when the intake is closed.
+func (in *intake) turn() bool {
+	in.mu.Lock()
+	for !in.due && !in.closed {
+		in.woken.Wait()
+	}
+	work, waiting, closed := in.work, in.waiting, in.closed
+	in.work, in.waiting, in.due, in.busy = nil, nil, false, !closed
+	in.mu.Unlock()
+	if !closed {
+		if err := in.w.spaces.Read(in.w.happened); err != nil {
+			in.w.log.Error().Err(err).Msg("read what happened in directories")
+		}
+		for _, f := range work {
+			f()
+		}
+		if err := in.w.expectSpaces(sys.EpollMod); err != nil {
+			in.w.log.Error().Err(err).Msg("wait for what happens in directories")
+		}
+		in.mu.Lock()
+		in.busy = false
+		in.mu.Unlock()
+	}
+	for _, done := range waiting {
+		close(done)
+	}
+	return !closed
+}
+
+// expectSpaces has the loop told, once, when there is something to read.
+func (w *Watcher) expectSpaces(ctl func(epfd, fd int, events uint32, token uint64) error) error {
+	for _, fd := range w.spaces.Fds() {
+		if err := ctl(w.epfd, fd, unix.EPOLLIN|unix.EPOLLONESHOT, tokenSpaces); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// happened answers events. Of several about one name the last counts: they have all happened, and one look at a name is enough.
+func (w *Watcher) happened(events []bindspace.Event) {
+	type entry struct {
+		dir  *bindspace.Dir
+		name string
+		op   bindspace.Op
+	}
+	last := make(map[entry]int, len(events))
+	for i, e := range events {
+		if reap.IsPrivate(e.Name) {
+			continue
+		}
+		key := entry{e.Dir, e.Name, e.Op}
+		if before, ok := last[key]; ok {
+			events[before].Close()
+			events[before].Op = 0
+		}
+		last[key] = i
+	}
+	var seen []sighting
+	var vanished []*Claim
+	var rescans []*place
+	for _, e := range events {
+		w.mu.Lock()
+		p := w.places[e.Dir]
+		if p == nil || reap.IsPrivate(e.Name) { // given up meanwhile, or a removal under way
+			w.mu.Unlock()
+			e.Close()
+			continue
+		}
+		claims, owners := slices.Clone(p.names[e.Name]), slices.Clone(p.owners)
+		w.mu.Unlock()
+		switch e.Op {
+		case bindspace.Appeared:
+			s := sighting{path: e.Dir.File(e.Name), place: p, maker: e.Process, pid: e.PID}
+			for _, c := range claims {
+				if c.named {
+					s := s
+					s.path, s.claim = c.path, c
+					seen = append(seen, s)
+				}
+			}
+			if len(owners) > 0 {
+				s.owners = owners
+				seen = append(seen, s)
+			}
+			continue // the event is closed when it has been answered
+		case bindspace.Vanished:
+			vanished = append(vanished, claims...)
+		case bindspace.Rescan:
+			rescans = append(rescans, p)
+		}
+		e.Close()
+	}
+	w.match(seen)
+	for _, e := range events {
+		if e.Op == bindspace.Appeared {
+			e.Close()
+		}
+	}
+	for _, c := range vanished {
+		w.vanished(c)
+	}
+	for _, p := range rescans {
+		w.rescan(p)
+	}
+}
+
+// vanished is for a claim whose name was removed while its owner lives: by the owner itself, most likely, who is done with it. A
+// claim that somebody made by name waits for what the owner binds there next.
+func (w *Watcher) vanished(c *Claim) {
+	w.mu.Lock()
+	path, id, ok := c.path, reap.ID{}, c.state == armed && !c.named && c.file != nil && c.owner.phase == watching
+	if ok {
+		id = c.file.ID()
+	}
+	w.mu.Unlock()
+	if !ok {
+		return
+	}
+	// Who made the name and that it was removed come by different ways: what has the name now may be newer than both.
+	if f, err := reap.Open(path); err == nil {
+		same := f.ID() == id
+		_ = f.Close()
+		if same {
+			return
+		}
+	} else if exhausted(err) {
+		return
+	}
+	w.post(func() {
+		w.mu.Lock()
+		ok := c.state == armed && c.owner.phase == watching && c.is(id) && c.path == path
+		w.mu.Unlock()
+		if !ok {
+			return
+		}
+		w.outcome(c, reap.Result{Path: path, Outcome: reap.OutcomeGone}, now())
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		c.withdraw()
+		c.discard()
+	})
+}
+
+// rescan does what events that were lost would have led to.
+func (w *Watcher) rescan(p *place) {
+	w.mu.Lock()
+	owners, path := slices.Clone(p.owners), p.dir.Path()
+	var seen []sighting
+	for _, claims := range p.names {
+		for _, c := range claims {
+			if c.named {
+				seen = append(seen, sighting{path: c.path, place: p, claim: c})
+			}
+		}
+	}
+	w.mu.Unlock()
+	for some := range slices.Chunk(seen, matchMost) {
+		w.match(some)
+	}
+	if len(owners) == 0 {
+		return
+	}
+	w.log.Debug().Str("bindspace", path).Msg("look at all of it anew")
+	seen = nil
+	for f, err := range reap.List(path) {
+		if err != nil {
+			w.log.Warn().Err(err).Str("bindspace", path).Msg("look at all of it anew")
+			continue
+		}
+		seen = append(seen, sighting{path: f.Path(), file: f, place: p, owners: owners, old: true})
+		if len(seen) == matchMost {
+			w.match(seen)
+			seen = nil
+		}
+	}
+	w.match(seen)
+}

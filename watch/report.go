@@ -1,0 +1,339 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sockwatch/sockwatch/internal/notifyd"
+	"github.com/sockwatch/sockwatch/notify"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// reporter takes the reports of processes on what they have bound: package notify's other side. The zero value takes none.
+type reporter struct {
+	w     *Watcher
+	outer bool // this process is watched itself, by a watcher that wants to know as well
+	log   zerolog.Logger
+
+	mu       sync.Mutex
+	receiver *notifyd.Receiver // nil until somebody asks for the socket
+}
+
+// refusalsMost is how many refused reports are logged in a second: who floods us must not flood the log.
+const refusalsMost = 20
+
+// Notify makes the socket on which processes report what they bind, and gives its path, to be put into the environment of children as
+// notify.Variable. Further calls give the same path.
+//
+// A report counts when its sender is of this process's user or descends from it, and when the sock-file belongs to the
+// sender's user; what is refused is logged. The owner is the sender, or the process of the same user that the report names. Where this
+// process has the variable set itself, reports are passed on to that socket.
+//
+// It starts two goroutines, which Close ends.
+func (w *Watcher) Notify() (path string, err error) {
+	r := &w.reporter
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.receiver != nil {
+		return r.receiver.Path(), nil
+	}
+	// Processes of other users may report, too: who it is is looked at.
+	receiver, err := notifyd.ListenTemp(notifyd.Options{Mode: 0o666, Wait: true})
+	if err != nil {
+		err = limit(err)
+		w.log.Warn().Err(err).Msg("processes cannot report what they bind")
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		_ = receiver.Close()
+		return "", ErrClosed
+	}
+	r.w, r.outer, r.receiver = w, notify.Enabled(), receiver
+	r.log = w.log.Sample(&zerolog.BurstSampler{Burst: refusalsMost, Period: time.Second})
+	w.loop.Go(func() { r.run(receiver) })
+	return receiver.Path(), nil
+}
+
+func (r *reporter) get() *notifyd.Receiver {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.receiver
+}
+
+// behind tells whether something that was reported by now was not looked at yet.
+func (r *reporter) behind() bool {
+	receiver := r.get()
+	return receiver != nil && receiver.Behind()
+}
+
+// catchUp waits until all that was reported by now was looked at.
+func (r *reporter) catchUp() {
+	if receiver := r.get(); receiver != nil {
+		receiver.CatchUp()
+	}
+}
+
+// close ends the taking of reports. w.closed is set.
+func (r *reporter) close() {
+	if receiver := r.get(); receiver != nil {
+		if err := receiver.Close(); err != nil {
+			r.w.log.Warn().Err(err).Msg("close the notify socket")
+		}
+	}
+}
+
+// run takes reports. It opens and probes the files, so that the loop need not, and a flood of reports delays no removal.
+func (r *reporter) run(receiver *notifyd.Receiver) {
+	for {
+		report, err := receiver.Next()
+		if err != nil {
+			return
+		}
+		if err := r.take(report); err != nil {
+			r.log.Warn().Err(err).Int("pid", report.Sender.PID).Uint32("uid", report.Sender.UID).Msg("a report is refused")
+		}
+		report.Close()
+	}
+}
+
+var (
+	errStranger  = errors.New("its sender is of another user and no descendant of ours")
+	errOtherUser = errors.New("it is about a process of another user")
+	errNotOwn    = errors.New("the sock-file belongs to another user")
+	errOurselves = errors.New("it is about the watcher itself")
+	errTooYoung  = errors.New("the sock-file is younger than the report of a process that is dead")
+)
+
+// subject is the process that a report is about.
+type subject struct {
+	pid     int
+	process *pidfd.Process // nil when it is gone
+	sender  notifyd.Sender
+}
+
+// take makes claims of a report, or withdraws them.
+func (r *reporter) take(report notifyd.Report) error {
+	if report.Err != nil {
+		return report.Err
+	}
+	sender := report.Sender
+	if sender.UID != uint32(os.Geteuid()) && !descends(sender.PID) {
+		return errStranger
+	}
+	s := subject{pid: sender.PID, process: sender.Process, sender: sender}
+	if report.PID != 0 && report.PID != sender.PID {
+		p, err := openOther(report)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		s.pid, s.process = report.PID, p
+	}
+	if s.pid == os.Getpid() {
+		return errOurselves
+	}
+	var errs []error
+	if report.Name != "" {
+		errs = append(errs, r.name(s, report.Name))
+	}
+	for _, change := range report.Changes {
+		var err error
+		if change.Unbind {
+			err = r.unbound(s, change.Path)
+		} else {
+			err = r.bound(s, change.Path)
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", change.Path, err)
+		}
+		errs = append(errs, err)
+	}
+	r.passOn(report, s)
+	return errors.Join(errs...)
+}
+
+// openOther opens the process that a report is about, when that is not its sender.
+func openOther(report notifyd.Report) (*pidfd.Process, error) {
+	p, err := pidfd.Open(report.PID)
+	if err != nil {
+		return nil, err
+	}
+	info, err := p.Info()
+	if err == nil && info.EUID != report.Sender.UID && report.Sender.UID != 0 {
+		err = fmt.Errorf("process %d: %w", report.PID, errOtherUser)
+	}
+	if err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// bound claims what was reported to be bound.
+func (r *reporter) bound(s subject, path string) error {
+	f, err := s.open(path)
+	if err != nil {
+		return err
+	}
+	if s.sender.UID != 0 && f.UID() != s.sender.UID {
+		_ = f.Close()
+		return errNotOwn
+	}
+	_, _ = f.Probe() // it remembers to have been alive
+	o, err := r.owner(s, f)
+	if err == nil {
+		_, err = o.ClaimFile(f, SourceNotify)
+	}
+	if err != nil {
+		_ = f.Close()
+	}
+	return err
+}
+
+// owner finds the Owner of a process that has reported, or makes one. f is what it has bound.
+func (r *reporter) owner(s subject, f *reap.File) (*Owner, error) {
+	roots := r.w.roots()
+	if s.process != nil {
+		id, err := s.process.Identity()
+		if err == nil {
+			var root *Owner
+			var kin bool
+			if root, kin, err = r.w.rootOf(s.process, id, roots); err == nil {
+				var o *Owner
+				if o, err = r.w.ownerOf(id, root, kin); err == nil {
+					return o, nil
+				}
+			}
+		}
+		if !errors.Is(err, pidfd.ErrExited) {
+			return nil, err
+		}
+	}
+	// Its pid may be another process's by now, and the file one that was made since.
+	if born, err := f.Born(); err == nil && !s.sender.Time.IsZero() && born.After(s.sender.Time) {
+		return nil, errTooYoung
+	}
+	var root *Owner
+	if len(roots) == 1 {
+		root = roots[0]
+	}
+	return r.w.addDead(pidfd.Identity{PID: s.pid}, root)
+}
+
+// unbound withdraws the claim on a path that its owner is done with. What a caller of ours has named stays claimed.
+func (r *reporter) unbound(s subject, path string) error {
+	if s.process == nil {
+		return nil // its claims are being settled
+	}
+	id, err := s.process.Identity()
+	if err != nil {
+		return nil //nolint:nilerr // it is gone, and its claims are being settled
+	}
+	seen := s.root() + path
+	w := r.w
+	w.mu.Lock()
+	var c *Claim
+	if o := w.byPID[id.PID]; o != nil && o.id == id {
+		c = o.byPath(seen)
+	}
+	named := c != nil && c.named
+	w.mu.Unlock()
+	if c != nil && !named {
+		c.Release()
+	}
+	return nil
+}
+
+// name gives a process the name that the conventions of its tree build from.
+func (r *reporter) name(s subject, name string) error {
+	if s.process == nil {
+		return nil
+	}
+	id, err := s.process.Identity()
+	if err != nil {
+		return nil //nolint:nilerr // it is gone: what it may have bound is found in another way, or not
+	}
+	root, kin, err := r.w.rootOf(s.process, id, r.w.roots())
+	if err != nil || root == nil || !kin {
+		return nil //nolint:nilerr // the same; and a stranger has no conventions
+	}
+	o, err := r.w.ownerOf(id, root, kin)
+	if err != nil {
+		return err
+	}
+	w := r.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if from := o.top().opts; from != nil {
+		o.opts = &OwnerOptions{Name: name, Bindspaces: from.Bindspaces, Conventions: from.Conventions}
+	}
+	return nil
+}
+
+// open opens a path as the process sees it.
+func (s subject) open(path string) (*reap.File, error) {
+	root := s.root()
+	if root == "" {
+		return reap.Open(path)
+	}
+	f, err := reap.OpenIn(root, path)
+	if err != nil {
+		return nil, err
+	}
+	if exited, err := s.process.Exited(); err != nil || exited { // the number may have been another process's
+		_ = f.Close()
+		return nil, pidfd.ErrExited
+	}
+	return f, nil
+}
+
+// root is the process's root directory, "" when it is ours, or cannot be seen: that of the dead cannot, and ours is as good as any.
+func (s subject) root() string {
+	if s.process == nil {
+		return ""
+	}
+	root := "/proc/" + strconv.Itoa(s.pid) + "/root"
+	theirs, err := os.Stat(root)
+	if err != nil {
+		return ""
+	}
+	ours, err := os.Stat("/")
+	if err != nil || os.SameFile(ours, theirs) {
+		return ""
+	}
+	return root
+}
+
+// passOn tells the outer watcher what a report says.
+func (r *reporter) passOn(report notifyd.Report, s subject) {
+	if !r.outer {
+		return
+	}
+	var message []byte
+	for _, change := range report.Changes {
+		key := "BIND="
+		if change.Unbind {
+			key = "UNBIND="
+		}
+		message = append(message, key+change.Path+"\n"...)
+	}
+	if report.Name != "" {
+		message = append(message, "NAME="+report.Name+"\n"...)
+	}
+	if s.process != nil {
+		message = append(message, "PID="+strconv.Itoa(s.pid)+"\n"...) // else it counts as ours
+	}
+	if err := notify.Send(string(message)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn().Err(err).Msg("pass a report on to the outer watcher")
+	}
+}

@@ -1,0 +1,221 @@
+package watch
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/sockwatch/sockwatch/internal/proc"
+	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// ownerOf gives the Owner of a process that was found to bind something, and makes one if there is none. root is the owner on whose account it
+// was found; kin is whether it descends from that.
+func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, error) {
+	w.deriving.Lock() // two ways to the same process may lead here at the same time
+	defer w.deriving.Unlock()
+	w.mu.Lock()
+	o := w.byPID[id.PID]
+	found := o != nil && o.id == id && !o.released
+	w.mu.Unlock()
+	if found {
+		return o, nil
+	}
+	p, err := id.Open()
+	if err != nil {
+		return nil, err
+	}
+	if o, err = w.Prepare(OwnerOptions{}); err == nil {
+		if kin {
+			w.mu.Lock()
+			o.root = root.top()
+			w.mu.Unlock()
+		}
+		if err = o.Attach(p); err != nil {
+			_ = o.Release()
+		}
+	}
+	if err != nil {
+		_ = p.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// addDead makes an Owner of a process that is dead and was reaped. What is claimed for it is removed at once.
+func (w *Watcher) addDead(id pidfd.Identity, root *Owner) (*Owner, error) {
+	o, err := w.Prepare(OwnerOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("process %d, which is gone: %w", id.PID, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o.id, o.phase, o.exitAt, o.root = id, dead, now(), root
+	o.exit = pidfd.Exit{Reason: pidfd.ReasonNotKept}
+	o.exited.fire()
+	return o, nil
+}
+
+// top is the owner that somebody asked to be watched, in whose tree o was found. The caller holds w.mu.
+func (o *Owner) top() *Owner {
+	if o.root != nil {
+		return o.root
+	}
+	return o
+}
+
+// rootOf tells on which owner's account a process is watched: of that which it is or descends from (kin), else of one of the same user.
+// nil is none; this process itself is watched by nobody, for it cannot act when it is dead. The error is that the process is gone.
+func (w *Watcher) rootOf(p *pidfd.Process, id pidfd.Identity, owners []*Owner) (root *Owner, kin bool, err error) {
+	if id.PID == os.Getpid() {
+		return nil, false, nil
+	}
+	w.mu.Lock()
+	if o := w.byPID[id.PID]; o != nil && o.id == id && slices.Contains(owners, o.top()) {
+		root = o.top()
+	}
+	w.mu.Unlock()
+	if root != nil {
+		return root, true, nil
+	}
+	info, err := p.Info()
+	if err != nil {
+		return nil, false, err
+	}
+	if root := w.above(info.PPID, owners); root != nil {
+		return root, true, nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range slices.Backward(owners) {
+		if (o.phase == watching || o.phase == ending) && o.uid == info.EUID {
+			return o, false, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// deepest bounds the way up a tree that changes while it is climbed.
+const deepest = 256
+
+// above finds the one of some owners that the process with a pid is or descends from.
+func (w *Watcher) above(pid int, owners []*Owner) *Owner {
+	for range deepest {
+		if pid <= 0 {
+			return nil
+		}
+		w.mu.Lock()
+		if o := w.byPID[pid]; o != nil && o.phase <= ending {
+			if top := o.top(); slices.Contains(owners, top) {
+				w.mu.Unlock()
+				return top
+			}
+		}
+		w.mu.Unlock()
+		if pid == os.Getpid() {
+			return w.adopter(owners)
+		}
+		stat, err := proc.FS("").Stat(pid)
+		if err != nil {
+			return nil
+		}
+		pid = stat.PPID
+	}
+	return nil
+}
+
+// adopter is the one of some owners whose tree an orphan counts to that has become a child of this process: the youngest. Where this
+// process adopts no orphans its children are its own.
+func (w *Watcher) adopter(owners []*Owner) *Owner {
+	if !sys.IsSubreaper() {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range slices.Backward(owners) {
+		if o.phase == watching || o.phase == ending {
+			return o
+		}
+	}
+	return nil
+}
+
+// roots are the owners that somebody asked to be watched.
+func (w *Watcher) roots() []*Owner {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var roots []*Owner
+	for o := range w.owners {
+		if o.root == nil {
+			roots = append(roots, o)
+		}
+	}
+	return roots
+}
+
+// SettleEnded waits until all is settled that can be by now: the claims of every owner whose process has ended, those included that nobody
+// added and that were found to have made or reported a sock-file; and what was handed on to a holder that has ended. It waits for no
+// process that lives, and for a socket that lives on no longer than reap.Ladder goes.
+func (w *Watcher) SettleEnded() {
+	w.catchUp()
+	done := make(chan struct{})
+	if w.post(func() { w.settling = append(w.settling, done) }) {
+		<-done
+	}
+}
+
+// tellSettled answers SettleEnded. The loop calls it when it has answered all that has happened.
+func (w *Watcher) tellSettled() {
+	if len(w.settling) == 0 || !w.quiet() {
+		return
+	}
+	for _, done := range w.settling {
+		close(done)
+	}
+	w.settling = nil
+}
+
+// quiet tells whether nothing more is to be settled before another process ends.
+func (w *Watcher) quiet() bool {
+	if len(w.holders.searching)+len(w.holders.waiting) > 0 {
+		return false
+	}
+	for _, c := range w.retries {
+		if c.later.step <= len(reap.Ladder) {
+			return false
+		}
+	}
+	for _, h := range w.holders.byIdentity {
+		if exited, err := h.process.Exited(); exited && err == nil {
+			return false
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for o := range w.owners {
+		ended := o.phase == ending || o.phase == dead && o.open > 0
+		if !ended && o.phase == watching {
+			ended, _ = o.process.Exited()
+		}
+		if ended {
+			return false
+		}
+	}
+	return true
+}
+
+// descends tells whether a process is below this one.
+func descends(pid int) bool {
+	for range deepest {
+		stat, err := proc.FS("").Stat(pid)
+		if err != nil || stat.PPID <= 0 {
+			return false
+		}
+		if pid = stat.PPID; pid == os.Getpid() {
+			return true
+		}
+	}
+	return false
+}
