@@ -1,6 +1,8 @@
 package bindspace
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/internal/sys"
@@ -55,9 +57,13 @@ func (w *Watcher) answerFanotify(e sys.FanotifyEvent) {
 		}
 	}
 	for _, d := range w.marks[e.Dir] {
-		event := Event{Dir: d, Op: Appeared, Name: e.Name, PID: e.PID}
+		event := Event{Dir: d, Op: Appeared, Name: e.Name}
+		known := e.Pidfd == unix.FAN_NOPIDFD
 		if e.Pidfd >= 0 {
-			event.Process = process(e.Pidfd)
+			event.Process, known = process(e.Pidfd)
+		}
+		if known {
+			event.PID = e.PID
 		}
 		w.reader.events = append(w.reader.events, event)
 	}
@@ -66,21 +72,20 @@ func (w *Watcher) answerFanotify(e sys.FanotifyEvent) {
 	}
 }
 
-// process gives a Process of its own for an event's descriptor, since several Dirs can be one directory. Nil is one that was reaped: Linux
-// 6.18 has a descriptor of the dead.
-func process(fd int) *pidfd.Process {
+// process gives a Process of its own for an event's descriptor, since several Dirs can be one directory. Nil but known is one that was
+// reaped: Linux 6.18 has a descriptor of the dead.
+func process(fd int) (p *pidfd.Process, known bool) {
 	dup, err := sys.Duplicate(fd)
 	if err != nil { // the limit on descriptors
-		return nil
+		return nil, false
 	}
-	p, err := pidfd.FromFD(dup)
-	if err != nil {
+	if p, err = pidfd.FromFD(dup); err != nil {
 		_ = sys.Close(dup)
-		return nil
+		return nil, errors.Is(err, pidfd.ErrExited)
 	}
 	if p.PID() <= 0 {
 		_ = p.Close()
-		return nil
+		return nil, true
 	}
-	return p
+	return p, true
 }

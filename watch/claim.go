@@ -63,6 +63,16 @@ func (c *Claim) Path() string {
 	return c.path
 }
 
+// Result is the latest outcome of the claim, if it has one.
+func (c *Claim) Result() (r reap.Result, ok bool) {
+	c.owner.w.mu.Lock()
+	defer c.owner.w.mu.Unlock()
+	if c.result == nil {
+		return reap.Result{}, false
+	}
+	return *c.result, true
+}
+
 // Source is how the claim was learnt: of several ways the most authoritative.
 func (c *Claim) Source() Source {
 	c.owner.w.mu.Lock()

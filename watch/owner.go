@@ -201,6 +201,35 @@ func (o *Owner) Snapshot() (added int, err error) {
 	return added, err
 }
 
+// Owners are all that are watched at this moment, in no order: those that were added, and those that were found to have bound
+// something in a bindspace or reported so.
+func (w *Watcher) Owners() []*Owner {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Collect(maps.Keys(w.owners))
+}
+
+// Root is the owner in whose process tree this one was found; nil for one that was added, or is not below any.
+func (o *Owner) Root() *Owner {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return o.root
+}
+
+// Comm is the process's name when it was last looked at: at its start, and at its end.
+func (o *Owner) Comm() string {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return o.comm
+}
+
+// Claims are the owner's claims, in the order in which they were made.
+func (o *Owner) Claims() []*Claim {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(o.claims), func(c *Claim) bool { return c.state == withdrawn })
+}
+
 // Identity is the identity of the process; zero before Attach.
 func (o *Owner) Identity() pidfd.Identity {
 	o.w.mu.Lock()
