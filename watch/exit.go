@@ -182,13 +182,16 @@ func (o *Owner) learnExit(reaped bool) (done bool) {
 
 // guess claims what the owner's conventions say it may have bound in its bindspaces and nothing else told.
 func (o *Owner) guess() []*Claim {
-	if o.opts == nil {
+	o.w.mu.Lock()
+	opts := o.opts
+	o.w.mu.Unlock()
+	if opts == nil {
 		return nil
 	}
 	var guessed []*Claim
-	for _, dir := range o.opts.Bindspaces {
-		for _, convention := range o.opts.Conventions {
-			base, err := convention.Build(o.opts.Name, o.id.PID)
+	for _, dir := range opts.Bindspaces {
+		for _, convention := range opts.Conventions {
+			base, err := convention.Build(opts.Name, o.id.PID)
 			if err != nil {
 				continue // without a name there is nothing to build
 			}

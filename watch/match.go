@@ -261,7 +261,7 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 	case s.claim != nil && !kin:
 		w.believe(s) // the caller has said so
 		return true
-	case root == nil:
+	case root == nil, s.old && !kin && !madeSince(s.file, root):
 		w.rememberEarly(s)
 		s.close()
 		return true
@@ -276,6 +276,12 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 	}
 	w.take(s, o)
 	return true
+}
+
+// madeSince tells whether a sock-file was made since an owner was there.
+func madeSince(f *reap.File, o *Owner) bool {
+	born, err := f.Born()
+	return err == nil && !born.Before(o.since)
 }
 
 // take claims a sock-file for the process that was seen to have bound it.

@@ -33,7 +33,7 @@ const refusalsMost = 20
 // Notify makes the socket on which processes report what they bind, and gives its path, to be put into the environment of children as
 // notify.Variable. Further calls give the same path.
 //
-// A report counts when its sender is of this process's user or descends from it, and when the sock-file belongs to the
+// A report counts when its sender is of this process's user or descends from it, or is gone, and when the sock-file belongs to the
 // sender's user; what is refused is logged. The owner is the sender, or the process of the same user that the report names. Where this
 // process has the variable set itself, reports are passed on to that socket.
 //
@@ -127,10 +127,13 @@ func (r *reporter) take(report notifyd.Report) error {
 		return report.Err
 	}
 	sender := report.Sender
-	if sender.UID != uint32(os.Geteuid()) && !descends(sender.PID) {
-		return errStranger
-	}
 	s := subject{pid: sender.PID, process: sender.Process, sender: sender}
+	// Whose descendant it was cannot be told of the dead. What they report is their own user's, and nobody's when it is dead.
+	if sender.UID != uint32(os.Geteuid()) && s.process != nil && s.process.PID() > 0 && !descends(sender.PID) {
+		if _, err := s.process.Info(); !errors.Is(err, pidfd.ErrExited) {
+			return errStranger
+		}
+	}
 	if report.PID != 0 && report.PID != sender.PID {
 		p, err := openOther(report)
 		if err != nil {
@@ -147,16 +150,11 @@ func (r *reporter) take(report notifyd.Report) error {
 		errs = append(errs, r.name(s, report.Name))
 	}
 	for _, change := range report.Changes {
-		var err error
 		if change.Unbind {
-			err = r.unbound(s, change.Path)
-		} else {
-			err = r.bound(s, change.Path)
+			r.unbound(s, change.Path)
+		} else if err := r.bound(s, change.Path); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", change.Path, err))
 		}
-		if err != nil {
-			err = fmt.Errorf("%s: %w", change.Path, err)
-		}
-		errs = append(errs, err)
 	}
 	r.passOn(report, s)
 	return errors.Join(errs...)
@@ -202,42 +200,46 @@ func (r *reporter) bound(s subject, path string) error {
 
 // owner finds the Owner of a process that has reported, or makes one. f is what it has bound.
 func (r *reporter) owner(s subject, f *reap.File) (*Owner, error) {
-	roots := r.w.roots()
-	if s.process != nil {
-		id, err := s.process.Identity()
-		if err == nil {
-			var root *Owner
-			var kin bool
-			if root, kin, err = r.w.rootOf(s.process, id, roots); err == nil {
-				var o *Owner
-				if o, err = r.w.ownerOf(id, root, kin); err == nil {
-					return o, nil
-				}
-			}
-		}
-		if !errors.Is(err, pidfd.ErrExited) {
-			return nil, err
-		}
+	o, err := r.ownerAlive(s)
+	if !errors.Is(err, pidfd.ErrExited) {
+		return o, err
 	}
 	// Its pid may be another process's by now, and the file one that was made since.
 	if born, err := f.Born(); err == nil && !s.sender.Time.IsZero() && born.After(s.sender.Time) {
 		return nil, errTooYoung
 	}
 	var root *Owner
-	if len(roots) == 1 {
+	if roots := r.w.roots(); len(roots) == 1 {
 		root = roots[0]
 	}
 	return r.w.addDead(pidfd.Identity{PID: s.pid}, root)
 }
 
-// unbound withdraws the claim on a path that its owner is done with. What a caller of ours has named stays claimed.
-func (r *reporter) unbound(s subject, path string) error {
+// ownerAlive is owner of a process that is not reaped; else pidfd.ErrExited.
+func (r *reporter) ownerAlive(s subject) (*Owner, error) {
 	if s.process == nil {
-		return nil // its claims are being settled
+		return nil, pidfd.ErrExited
 	}
 	id, err := s.process.Identity()
 	if err != nil {
-		return nil //nolint:nilerr // it is gone, and its claims are being settled
+		return nil, err
+	}
+	root, kin, err := r.w.rootOf(s.process, id, r.w.roots())
+	if err != nil {
+		return nil, err
+	}
+	return r.w.ownerOf(id, root, kin)
+}
+
+// unbound withdraws the claim on a path that its owner is done with. What a caller of ours has named stays claimed, and what the dead have
+// bound is settled as it is.
+func (r *reporter) unbound(s subject, path string) {
+	if s.process == nil {
+		return
+	}
+	id, err := s.process.Identity()
+	if err != nil {
+		return
 	}
 	seen := s.root() + path
 	w := r.w
@@ -251,29 +253,19 @@ func (r *reporter) unbound(s subject, path string) error {
 	if c != nil && !named {
 		c.Release()
 	}
-	return nil
 }
 
 // name gives a process the name that the conventions of its tree build from.
 func (r *reporter) name(s subject, name string) error {
-	if s.process == nil {
-		return nil
-	}
-	id, err := s.process.Identity()
+	o, err := r.ownerAlive(s)
 	if err != nil {
-		return nil //nolint:nilerr // it is gone: what it may have bound is found in another way, or not
-	}
-	root, kin, err := r.w.rootOf(s.process, id, r.w.roots())
-	if err != nil || root == nil || !kin {
-		return nil //nolint:nilerr // the same; and a stranger has no conventions
-	}
-	o, err := r.w.ownerOf(id, root, kin)
-	if err != nil {
+		if errors.Is(err, pidfd.ErrExited) {
+			return nil // what it may have bound is found in another way, or not
+		}
 		return err
 	}
-	w := r.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
 	if from := o.top().opts; from != nil {
 		o.opts = &OwnerOptions{Name: name, Bindspaces: from.Bindspaces, Conventions: from.Conventions}
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,10 +37,16 @@ func newRunCmd(a *app) *cobra.Command {
 		Long: `Run CMD, and when it has ended, remove the sock-files that it left behind. They
 are gone before run returns.
 
-Which files are CMD's is told by flags: a path (--bind), or a directory in which
-every sock-file is claimed that CMD itself makes (--bindspace; it is made if it
-is missing). A file whose socket is still open, in a child of CMD that lives on
-for one, is kept, and run says so.
+Which files are meant is told by flags: a path (--bind), or a directory in which
+every sock-file is claimed that CMD or a descendant of it makes (--bindspace; it
+is made if it is missing, and watched again when it is removed and made anew).
+And they may say so: a process that sends BIND=PATH to the socket that
+SOCKWATCH_NOTIFY names in its environment needs no flag ('sockwatch notify' does
+it for scripts).
+
+Each file goes at the end of the process that made it, also while CMD goes on. A
+file whose socket is still open then, in a child for one, goes with the last
+process that has it. What is there when run ends is kept, and run says so.
 
 run is transparent. CMD has run's terminal, standard input and output, and
 environment. Every signal that run gets is passed on unchanged, except that what
@@ -144,15 +151,13 @@ func (r *runner) runLogged(args []string, c claims, events string) error {
 		}
 		closeLog = log.close
 	}
-	exit, results, err := r.run(path, args, c)
+	exit, owner, err := r.run(path, args, c)
+	if owner != nil {
+		r.tellKept(owner)
+	}
 	logErr := closeLog()
 	if err == nil {
 		err = exitAs(exit)
-	}
-	for _, res := range results {
-		if res.Outcome != reap.OutcomeRemoved && res.Outcome != reap.OutcomeGone {
-			r.app.complain("kept %s: %s", res.Path, whyKept(res))
-		}
 	}
 	if err == nil {
 		return logErr
@@ -165,7 +170,7 @@ func (r *runner) runLogged(args []string, c claims, events string) error {
 
 // run runs CMD to its end, with what c says claimed for it, and passes on the signals that come meanwhile. The error is
 // that CMD did not run, or that it is not known how it ended.
-func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, []reap.Result, error) {
+func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, *watch.Owner, error) {
 	signals := catchSignals()
 	defer signals.release()
 	cmd := exec.Command(path, args[1:]...)
@@ -190,9 +195,56 @@ func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, []reap.R
 	signals.stop()
 	<-ended
 	r.killing.Wait()
-	r.settle(child.Owner())
+	r.watcher.SettleEnded()
 	exit, err := howEnded(child.Owner().Exit(), waitErr)
-	return exit, child.Owner().Results(), err
+	return exit, child.Owner(), err
+}
+
+// tellKept says which sock-files of CMD's tree are still there, and why.
+func (r *runner) tellKept(owner *watch.Owner) {
+	living := r.livingOn(owner) // first: it may add to what is kept
+	told := map[string]bool{}
+	for _, res := range owner.Results() {
+		if res.Outcome != reap.OutcomeRemoved && res.Outcome != reap.OutcomeGone {
+			r.app.complain("kept %s: %s", res.Path, whyKept(res))
+			told[res.Path] = true
+		}
+	}
+	for _, l := range living {
+		if !told[l.path] {
+			r.app.complain("kept %s: its process %d (%s) lives on", l.path, l.pid, l.comm)
+		}
+	}
+}
+
+// livingFile is a sock-file whose owner lives on when run ends: nobody will clean up after it.
+type livingFile struct {
+	path string
+	pid  int
+	comm string
+}
+
+// livingOn gives the sock-files of CMD's descendants that live on, by path.
+func (r *runner) livingOn(owner *watch.Owner) []livingFile {
+	var living []livingFile
+	for _, o := range r.watcher.Owners() {
+		if o.Root() != owner {
+			continue
+		}
+		select {
+		case <-o.Exited():
+			<-o.Settled() // it has ended just now, and its files are not left to the next sweep
+			continue
+		default:
+		}
+		for _, c := range o.Claims() {
+			if _, err := os.Lstat(c.Path()); err == nil { // else it has removed what it reported, and need not tell
+				living = append(living, livingFile{c.Path(), o.Identity().PID, o.Comm()})
+			}
+		}
+	}
+	slices.SortFunc(living, func(a, b livingFile) int { return strings.Compare(a.path, b.path) })
+	return living
 }
 
 // findCommand finds CMD as a shell would, with the exit status that a shell would end with.
@@ -268,27 +320,6 @@ func (r *runner) endRest(patience time.Duration, ask func()) {
 func (r *runner) signalAll(sig unix.Signal) {
 	if err := sys.KillAll(sig); err != nil && !errors.Is(err, unix.ESRCH) {
 		r.app.complain("cannot send %s to all processes: %s", unix.SignalName(sig), err)
-	}
-}
-
-// settle waits until what the processes had bound that have ended by now is settled.
-func (r *runner) settle(owner *watch.Owner) {
-	r.watcher.SettleEnded()
-	if !r.waitTree && !r.init {
-		return
-	}
-	// The owner was settled with its own end. The end of a holder settles its claims once more: the Events of that are
-	// waited for, and no longer than a socket outlives its last process.
-	last := reap.Ladder[len(reap.Ladder)-1]
-	over := time.After(2 * last)
-	events := r.watcher.Subscribe(eventBuffer)
-	defer events.Close()
-	for slices.ContainsFunc(owner.Results(), func(res reap.Result) bool { return res.Outcome == reap.OutcomeAlive }) {
-		select {
-		case <-events.C():
-		case <-over:
-			return
-		}
 	}
 }
 
