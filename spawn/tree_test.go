@@ -2,7 +2,10 @@ package spawn
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/notify"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/watch"
 )
@@ -123,30 +127,88 @@ func list(t *testing.T, dir string) (names []string) {
 }
 
 // A child that is SIGKILLed immediately after its report is a process that is dead, and mostly reaped, when the report is read. Not one
-// of them is lost.
+// of them is lost, in whatever language it has reported.
 func TestReportAndDie(t *testing.T) {
-	const n = 10_000
+	const source = "../test/report/report"
+	t.Run("C", func(t *testing.T) {
+		testutil.Require(t, testutil.Program("cc"))
+		program := testutil.TempDir(t) + "/report"
+		if out, err := exec.Command("cc", "-o", program, source+".c").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		testReportAndDie(t, program)
+	})
+	t.Run("Python", func(t *testing.T) {
+		testReportAndDie(t, python(t), "-SI", source+".py") // without what takes long to start
+	})
+	t.Run("shell", func(t *testing.T) {
+		testutil.Require(t, testutil.Program("perl"))
+		dir := testutil.TempDir(t)
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(self, dir+"/"+standIn); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		testReportAndDie(t, "sh", source+".sh")
+	})
+}
+
+var long = flag.Bool("long", false, "have 10,000 children of each language report and die, which takes minutes, in place of 300")
+
+func testReportAndDie(t *testing.T, program ...string) {
+	n := 300
+	if *long {
+		n = 10_000
+	}
 	w := newWatcher(t)
 	dir := testutil.TempDir(t)
 	events := w.Subscribe(8 * n)
 	defer events.Close()
-	c, err := Start(t.Context(), w, exec.Command(python(t), "testdata/reporter.py", dir, strconv.Itoa(n)), watch.OwnerOptions{})
+	cmd := exec.Command("sh", append([]string{"testdata/many.sh", dir, strconv.Itoa(n)}, program...)...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	c, err := Start(t.Context(), w, cmd, watch.OwnerOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	removed := 0
-	for removed < n {
-		if e := <-events.C(); e.Kind == watch.KindOutcome {
-			if e.Result.Outcome != reap.OutcomeRemoved || e.Source != watch.SourceNotify {
-				t.Fatalf("%+v", e)
-			}
-			removed++
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, said.Bytes())
+	}
+	w.SettleEnded()
+	events.Close()
+	removed := map[string]int{}
+	for e := range events.C() {
+		if e.Kind != watch.KindOutcome {
+			continue
+		}
+		if e.Result.Outcome != reap.OutcomeRemoved || e.Source != watch.SourceNotify {
+			t.Errorf("%+v", e)
+		}
+		removed[e.Result.Path]++
+	}
+	for i := range n {
+		if path := dir + "/" + strconv.Itoa(i); removed[path] != 1 {
+			t.Errorf("%s has %d outcomes", path, removed[path])
 		}
 	}
-	if err := c.Wait(); err != nil {
-		t.Fatal(err)
-	}
 	if left := list(t, dir); len(left) > 0 {
-		t.Errorf("left: %q", left)
+		t.Errorf("%d of %d are left, %s first", len(left), n, left[0])
 	}
+}
+
+// standIn is the name by which this test binary does what "sockwatch notify BIND=PATH" does: it reports for its parent.
+const standIn = "sockwatch"
+
+func init() {
+	if filepath.Base(os.Args[0]) != standIn {
+		return
+	}
+	if err := notify.Send(fmt.Sprintf("PID=%d\n%s\n", os.Getppid(), os.Args[2])); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }

@@ -118,7 +118,9 @@ func (o *Owner) ended() {
 		return
 	}
 	o.phase = dead
-	o.leaveSpaces() // it binds nothing any more
+	if !o.linger {
+		o.leaveSpaces() // it binds nothing any more
+	}
 	w.mu.Unlock()
 	guessed := o.guess()
 	w.mu.Lock()
@@ -152,7 +154,7 @@ func (w *Watcher) settledIfDone(o *Owner) {
 	}
 	o.settled.fire()
 	alive := slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.state == armed })
-	if !alive && o.process == nil {
+	if !alive && o.process == nil && !o.linger {
 		o.finish()
 	}
 }

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -249,7 +251,9 @@ func (w *Watcher) rescan(p *place) {
 	seen = nil
 	for f, err := range reap.List(path) {
 		if err != nil {
-			w.log.Warn().Err(err).Str("bindspace", path).Msg("look at all of it anew")
+			if !errors.Is(err, fs.ErrNotExist) { // gone again: it is watched for being made anew
+				w.log.Warn().Err(err).Str("bindspace", path).Msg("look at all of it anew")
+			}
 			continue
 		}
 		seen = append(seen, sighting{path: f.Path(), file: f, place: p, owners: owners, old: true})

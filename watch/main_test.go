@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,10 +42,16 @@ type watched struct {
 // newWatched starts a Watcher until the end of the test. That it logs an error is one of the test.
 func newWatched(t testing.TB, options ...Options) *watched {
 	t.Helper()
-	o := Options{Log: zerolog.New(strict{t})}
+	var o Options
 	for _, o = range options {
-		o.Log = zerolog.New(strict{t})
 	}
+	o.Log = zerolog.New(strict{t})
+	return newLogging(t, o)
+}
+
+// newLogging is newWatched for a test that reads the log itself.
+func newLogging(t testing.TB, o Options) *watched {
+	t.Helper()
 	w, err := New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +139,43 @@ func (w *watched) settleLoop() {
 	w.onLoop(func() {})
 	w.catchUp()         // with what the loop has found out
 	w.onLoop(func() {}) // after the processes that were reported together with the first one, and what that has posted
+}
+
+// drain reads the Events that there are by now, without waiting, and gives all that were ever read.
+func (w *watched) drain() []Event {
+	for {
+		select {
+		case e, ok := <-w.sub.C():
+			if !ok {
+				return w.seen
+			}
+			w.seen = append(w.seen, e)
+		default:
+			return w.seen
+		}
+	}
+}
+
+// hold has nothing looked at that happens in directories, until it is released.
+func (w *watched) hold() (release func()) {
+	held, done := make(chan struct{}), make(chan struct{})
+	w.intake.wake(func() { close(held); <-done })
+	<-held
+	release = sync.OnceFunc(func() { close(done) })
+	w.t.Cleanup(release)
+	return release
+}
+
+// eachWay runs a test with the best that the kernel gives and with inotify alone.
+func eachWay(t *testing.T, test func(t *testing.T, o Options)) {
+	t.Helper()
+	t.Run("best", func(t *testing.T) { test(t, Options{}) })
+	t.Run("inotify", func(t *testing.T) { test(t, Options{InotifyOnly: true}) })
+}
+
+// about gives the Events of one kind about a path.
+func about(events []Event, k Kind, path string) []Event {
+	return slices.DeleteFunc(slices.Clone(events), func(e Event) bool { return e.Kind != k || e.Result.Path != path })
 }
 
 // onLoop has the loop call f and waits for it.

@@ -392,7 +392,7 @@ func (h *heirs) of(s *sighting) *Owner {
 	h.w.mu.Lock()
 	var eligible []*Owner
 	for _, o := range slices.Backward(s.interested()) {
-		if (o.phase == watching || o.phase == ending) && o.uid == s.file.UID() && (err != nil || !born.Before(o.since)) {
+		if o.expects() && o.uid == s.file.UID() && (err != nil || !born.Before(o.since)) {
 			eligible = append(eligible, o)
 		}
 	}

@@ -24,6 +24,8 @@ type OwnerOptions struct {
 	Bindspaces []string
 	// Conventions are tried in the Bindspaces when the owner is dead, after everything that is known better.
 	Conventions []reap.Convention
+	// Linger keeps the Bindspaces after the owner's end, for descendants that outlive it: until Release or Close.
+	Linger bool
 }
 
 // Owner is a process whose sock-files are removed at its end. Safe for concurrent use.
@@ -43,6 +45,7 @@ type Owner struct {
 	index   *claimIndex // for owners with many claims
 	open    int         // claims without an outcome
 	spaces  []*place
+	linger  bool      // keeps them after its end
 	since   time.Time // when it was prepared, by the clock of files
 	uid     uint32    // effective, when it was attached
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
@@ -66,6 +69,11 @@ const (
 	dead     // claims are being settled
 	finished // nothing is left to do
 )
+
+// expects tells whether something may still be made on the owner's account. The caller holds w.mu.
+func (o *Owner) expects() bool {
+	return o.phase == watching || o.phase == ending || o.phase == dead && o.linger && !o.released
+}
 
 // Add watches a process. It takes p over on success and leaves it with the caller on error. A process that has ended
 // already is treated like one that ends now.
@@ -91,6 +99,7 @@ func (w *Watcher) Prepare(o OwnerOptions) (*Owner, error) {
 	owner := &Owner{w: w, since: sys.FileTime()}
 	if len(o.Bindspaces) > 0 {
 		owner.opts = &OwnerOptions{Name: o.Name, Conventions: slices.Clone(o.Conventions)}
+		owner.linger = o.Linger
 	}
 	w.mu.Lock()
 	if w.closed {

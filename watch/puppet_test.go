@@ -2,19 +2,25 @@ package watch
 
 import (
 	"bufio"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/testutil"
 	"github.com/sockwatch/sockwatch/pidfd"
 )
@@ -49,15 +55,115 @@ func startPuppet(t testing.TB, change ...func(*exec.Cmd)) *puppetProcess {
 // do gives an order, which must not fail, and returns the answer.
 func (p *puppetProcess) do(order string, args ...string) string {
 	p.t.Helper()
-	for _, a := range args {
-		order += " " + strconv.Quote(a)
-	}
+	order = quoteOrder(order, args)
 	p.child.Say(order)
 	answer := p.child.Line()
 	if failure, failed := strings.CutPrefix(answer, "error: "); failed {
 		p.t.Fatalf("%s: %s", order, failure)
 	}
 	return answer
+}
+
+func quoteOrder(order string, args []string) string {
+	for _, a := range args {
+		order += " " + strconv.Quote(a)
+	}
+	return order
+}
+
+// spawn has the puppet start another one: see descendant.
+func (p *puppetProcess) spawn(how ...string) *descendant {
+	p.t.Helper()
+	return newDescendant(p.t, p.do, how)
+}
+
+// descendant is a puppet that another one has started. It has a connection of its own to the test, so it does as told whoever of its
+// ancestors is dead. It ends with the test.
+type descendant struct {
+	t       testing.TB
+	conn    net.Conn
+	lines   *bufio.Reader
+	process *pidfd.Process
+	number  int // its pid, also when it is reaped
+}
+
+// newDescendant has a puppet start another one. how: "user" (another user's; for root), "session" (of its own), "namespaces" (a user
+// and a mount namespace of its own, and root in it).
+func newDescendant(t testing.TB, do func(string, ...string) string, how []string) *descendant {
+	t.Helper()
+	address := "@sockwatch-test-" + rand.Text()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: address, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	env := testutil.Command(t, "puppet").Env
+	d := &descendant{t: t, process: adopt(t, do("spawn", append([]string{address, env[len(env)-1]}, how...)...))}
+	if err := l.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	d.number = d.process.PID()
+	if d.conn, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.conn.Close() })
+	d.lines = bufio.NewReader(d.conn)
+	if ready := d.line(); ready != "ready" {
+		t.Fatalf("it said %q", ready)
+	}
+	return d
+}
+
+func (d *descendant) line() string {
+	d.t.Helper()
+	if err := d.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		d.t.Fatal(err)
+	}
+	line, err := d.lines.ReadString('\n')
+	if err != nil {
+		d.t.Fatalf("process %d: got %q, %v", d.pid(), line, err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// try gives an order and returns the answer.
+func (d *descendant) try(order string, args ...string) (string, error) {
+	d.t.Helper()
+	order = quoteOrder(order, args)
+	if _, err := io.WriteString(d.conn, order+"\n"); err != nil {
+		d.t.Fatal(err)
+	}
+	answer := d.line()
+	if failure, failed := strings.CutPrefix(answer, "error: "); failed {
+		return "", fmt.Errorf("%.200s: %s", order, failure)
+	}
+	return answer, nil
+}
+
+// do gives an order, which must not fail, and returns the answer.
+func (d *descendant) do(order string, args ...string) string {
+	d.t.Helper()
+	answer, err := d.try(order, args...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return answer
+}
+
+func (d *descendant) pid() int { return d.number }
+
+func (d *descendant) spawn(how ...string) *descendant {
+	d.t.Helper()
+	return newDescendant(d.t, d.do, how)
+}
+
+// reap has the process's parent take its wait status.
+func (d *descendant) reap(parent interface {
+	do(order string, args ...string) string
+},
+) {
+	d.t.Helper()
+	parent.do("reap", strconv.Itoa(d.pid()))
 }
 
 func (p *puppetProcess) pid() int { return p.child.PID() }
@@ -108,9 +214,20 @@ func goOn(t testing.TB, children ...*pidfd.Process) {
 // puppet is the process.
 func puppet() {
 	runtime.LockOSThread() // for the orders that change a thread
-	p := &puppetState{}
-	fmt.Println("ready")
-	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
+	p := &puppetState{notify: -1, leash: os.NewFile(3, "leash")}
+	var in io.Reader = os.Stdin
+	var out io.Writer = os.Stdout
+	if len(os.Args) > 1 { // a descendant
+		conn, err := net.Dial("unix", os.Args[1])
+		if err != nil {
+			panic(err)
+		}
+		in, out = conn, conn
+	}
+	fmt.Fprintln(out, "ready")
+	orders := bufio.NewScanner(in)
+	orders.Buffer(nil, 1<<20)
+	for orders.Scan() {
 		answer, err := p.obey(orders.Text())
 		switch {
 		case err != nil:
@@ -118,12 +235,15 @@ func puppet() {
 		case answer == "":
 			answer = "ok"
 		}
-		fmt.Println(answer)
+		fmt.Fprintln(out, answer)
 	}
 }
 
 type puppetState struct {
 	sockets []int
+	notify  int      // connected to a watcher's socket
+	leash   *os.File // for the puppets that it starts
+	flooded chan error
 }
 
 func (p *puppetState) obey(line string) (string, error) {
@@ -229,6 +349,107 @@ var puppetOrders = map[string]func(*puppetState, []string) (string, error){
 		_, err = unix.Wait4(pid, nil, 0, nil)
 		return "", err
 	},
+	// spawn ADDRESS ENV HOW... starts a puppet that takes its orders from the abstract socket ADDRESS: see newDescendant.
+	"spawn": func(p *puppetState, args []string) (string, error) {
+		cmd := exec.Command("/proc/self/exe", args[0]) // another user may not be able to reach its path
+		cmd.Env = append(os.Environ(), args[1])
+		cmd.ExtraFiles, cmd.Stderr = []*os.File{p.leash}, os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+		for _, how := range args[2:] {
+			switch how {
+			case "user":
+				cmd.SysProcAttr.Credential = &syscall.Credential{Uid: otherUser, Gid: otherUser}
+			case "session":
+				cmd.SysProcAttr.Setsid = true
+			case "namespaces":
+				cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
+				cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+				cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+			}
+		}
+		if err := cmd.Start(); err != nil {
+			return "", err
+		}
+		return strconv.Itoa(cmd.Process.Pid), nil
+	},
+	"subreaper": func(*puppetState, []string) (string, error) { return "", sys.BecomeSubreaper() },
+	"chroot":    func(_ *puppetState, args []string) (string, error) { return "", unix.Chroot(args[0]) },
+	"tmpfs": func(_ *puppetState, args []string) (string, error) {
+		return "", unix.Mount("t", args[0], "tmpfs", 0, "")
+	},
+	// notify ADDRESS connects with a watcher's socket: before the puppet changes its root directory, say.
+	"notify": func(p *puppetState, args []string) (string, error) {
+		if p.notify >= 0 {
+			unix.Close(p.notify)
+		}
+		var err error
+		if p.notify, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return "", err
+		}
+		return "", unix.Connect(p.notify, &unix.SockaddrUnix{Name: args[0]})
+	},
+	// report MESSAGE [N] sends MESSAGE, or what it gives when it is repeated N times, to the watcher.
+	"report": func(p *puppetState, args []string) (string, error) {
+		times := 1
+		if len(args) > 1 {
+			var err error
+			if times, err = strconv.Atoi(args[1]); err != nil {
+				return "", err
+			}
+		}
+		return "", p.report(strings.Repeat(args[0], times), nil)
+	},
+	// reportmost sends as long a message as the kernel takes, and tells its length.
+	"reportmost": func(p *puppetState, _ []string) (string, error) {
+		most, err := unix.GetsockoptInt(p.notify, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		if err != nil {
+			return "", err
+		}
+		for ; most > 0; most -= 8 {
+			if err = p.report("BIND=/"+strings.Repeat("a", most), nil); !errors.Is(err, unix.EMSGSIZE) {
+				break
+			}
+		}
+		return strconv.Itoa(most), err
+	},
+	// reportwith MESSAGE N attaches N descriptors.
+	"reportwith": func(p *puppetState, args []string) (string, error) {
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return "", err
+		}
+		return "", p.report(args[0], unix.UnixRights(slices.Repeat([]int{1}, n)...))
+	},
+	// reportas MESSAGE PID UID claims to be another process.
+	"reportas": func(p *puppetState, args []string) (string, error) {
+		pid, err := strconv.Atoi(args[1])
+		if err != nil {
+			return "", err
+		}
+		uid, err := strconv.Atoi(args[2])
+		if err != nil {
+			return "", err
+		}
+		return "", p.report(args[0], unix.UnixCredentials(&unix.Ucred{Pid: int32(pid), Uid: uint32(uid), Gid: uint32(os.Getegid())}))
+	},
+	// flood MESSAGE N... sends without an end, each message with a number that follows it. It answers after the first N of them,
+	// flooded after the next, and at last when sending has failed.
+	"flood": func(p *puppetState, args []string) (string, error) {
+		p.flooded = make(chan error, len(args))
+		go func() {
+			for i := 0; ; i++ {
+				if slices.Contains(args[1:], strconv.Itoa(i)) {
+					p.flooded <- nil
+				}
+				if err := p.report(args[0]+strconv.Itoa(i), nil); err != nil {
+					p.flooded <- err
+					return
+				}
+			}
+		}()
+		return "", <-p.flooded
+	},
+	"flooded": func(p *puppetState, _ []string) (string, error) { return "", <-p.flooded },
 	// send PATH passes the last socket to the datagram socket at PATH.
 	"send": func(p *puppetState, args []string) (string, error) { return "", pass(p.last(), args[0]) },
 	// receive takes a socket from the last one and makes it the last one.
@@ -237,6 +458,19 @@ var puppetOrders = map[string]func(*puppetState, []string) (string, error){
 		p.sockets = append(p.sockets, fd)
 		return "", err
 	},
+}
+
+// otherUser is nobody, in tests that run as root.
+const otherUser = 65534
+
+// report sends a message to the watcher.
+func (p *puppetState) report(message string, control []byte) error {
+	for {
+		_, err := unix.SendmsgN(p.notify, []byte(message), control, nil, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 func (p *puppetState) last() int { return p.sockets[len(p.sockets)-1] }

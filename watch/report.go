@@ -139,12 +139,15 @@ func (r *reporter) take(report notifyd.Report) error {
 		if err != nil {
 			return err
 		}
-		defer p.Close()
+		if p != nil {
+			defer p.Close()
+		}
 		s.pid, s.process = report.PID, p
 	}
 	if s.pid == os.Getpid() {
 		return errOurselves
 	}
+	r.passOn(report, s) // first: what is removed by us is no news to the other
 	var errs []error
 	if report.Name != "" {
 		errs = append(errs, r.name(s, report.Name))
@@ -156,17 +159,24 @@ func (r *reporter) take(report notifyd.Report) error {
 			errs = append(errs, fmt.Errorf("%s: %w", change.Path, err))
 		}
 	}
-	r.passOn(report, s)
 	return errors.Join(errs...)
 }
 
-// openOther opens the process that a report is about, when that is not its sender.
+// openOther opens the process that a report is about, when that is not its sender; nil when it is gone: a script that has a program of
+// its own report for it may be dead as soon as that has ended.
 func openOther(report notifyd.Report) (*pidfd.Process, error) {
 	p, err := pidfd.Open(report.PID)
+	if errors.Is(err, pidfd.ErrExited) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	info, err := p.Info()
+	if errors.Is(err, pidfd.ErrExited) {
+		_ = p.Close()
+		return nil, nil
+	}
 	if err == nil && info.EUID != report.Sender.UID && report.Sender.UID != 0 {
 		err = fmt.Errorf("process %d: %w", report.PID, errOtherUser)
 	}
@@ -180,6 +190,10 @@ func openOther(report notifyd.Report) (*pidfd.Process, error) {
 // bound claims what was reported to be bound.
 func (r *reporter) bound(s subject, path string) error {
 	f, err := s.open(path)
+	if errors.Is(err, fs.ErrNotExist) { // its maker was quicker, or another watcher
+		r.log.Debug().Err(err).Int("pid", s.pid).Msg("what was reported is gone")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -294,16 +308,24 @@ func (s subject) root() string {
 	if s.process == nil {
 		return ""
 	}
-	root := "/proc/" + strconv.Itoa(s.pid) + "/root"
-	theirs, err := os.Stat(root)
-	if err != nil {
+	theirs := "/proc/" + strconv.Itoa(s.pid)
+	same := true
+	// In a mount namespace of its own the directory can be the same one, and what is mounted below another.
+	for ours, theirs := range map[string]string{"/": theirs + "/root", "/proc/self/ns/mnt": theirs + "/ns/mnt"} {
+		our, err := os.Stat(ours)
+		if err != nil {
+			return ""
+		}
+		their, err := os.Stat(theirs)
+		if err != nil {
+			return ""
+		}
+		same = same && os.SameFile(our, their)
+	}
+	if same {
 		return ""
 	}
-	ours, err := os.Stat("/")
-	if err != nil || os.SameFile(ours, theirs) {
-		return ""
-	}
-	return root
+	return theirs + "/root"
 }
 
 // passOn tells the outer watcher what a report says.

@@ -90,7 +90,7 @@ func (w *Watcher) rootOf(p *pidfd.Process, id pidfd.Identity, owners []*Owner) (
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range slices.Backward(owners) {
-		if (o.phase == watching || o.phase == ending) && o.uid == info.EUID {
+		if o.expects() && o.uid == info.EUID {
 			return o, false, nil
 		}
 	}
@@ -135,7 +135,7 @@ func (w *Watcher) adopter(owners []*Owner) *Owner {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range slices.Backward(owners) {
-		if o.phase == watching || o.phase == ending {
+		if o.expects() {
 			return o
 		}
 	}

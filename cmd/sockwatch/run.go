@@ -177,7 +177,7 @@ func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, *watch.O
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	child, err := spawn.Start(context.Background(), r.watcher, cmd, watch.OwnerOptions{
-		Name: c.Name, Paths: c.Paths, Bindspaces: c.Bindspaces, Conventions: c.Conventions,
+		Name: c.Name, Paths: c.Paths, Bindspaces: c.Bindspaces, Conventions: c.Conventions, Linger: true,
 	})
 	if err != nil {
 		return pidfd.Exit{}, nil, explainStart(args[0], err)
