@@ -16,5 +16,8 @@
 // inode. Removal renames the file to a private name (".sockwatch-" and random characters) for a moment: who watches the directory
 // sees IN_MOVED_FROM, IN_MOVED_TO and IN_DELETE of that name. /proc must be mounted, else nothing is removed.
 //
+// A service that removes for others must not lend them its own rights: [OpenAs] and [RemoveOptions] As have the kernel decide on
+// theirs.
+//
 // Linux 5.10 and newer.
 package reap

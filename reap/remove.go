@@ -17,6 +17,11 @@ type RemoveOptions struct {
 	// Commit, if set, is asked right before the first change to the directory. False gives a Result with ErrAborted:
 	// this is the moment up to which a claim can be withdrawn. It may be called once for each name of the inode.
 	Commit func() bool
+	// As, if set, runs what changes the directory with the rights of another user: f changes it, on whatever thread As has it
+	// run. As returns when f has, or gives an error and does not run it: then nothing is changed, and the Result is
+	// OutcomeRefused with ReasonPermission. It may be called more than once for each name of the inode. What only looks is done by the
+	// caller: a user may be denied the probe of his own file, by its mode.
+	As func(f func()) error
 }
 
 // Remove removes the sock-file if it is still the inode that was opened and no socket is bound to it, and nothing else
@@ -82,7 +87,7 @@ func (f *File) removeName(pr prober, name string, o RemoveOptions) (r Result, li
 	} else if !same {
 		return Result{Outcome: OutcomeReplaced}, 0
 	}
-	r, dead := p.condemn(pr, f.alive.Load())
+	r, dead := p.condemnBy(pr, f.alive.Load(), o)
 	if dead {
 		r = p.unlink(pr, o)
 	} else if r.Outcome == OutcomeAlive {
@@ -93,13 +98,18 @@ func (f *File) removeName(pr prober, name string, o RemoveOptions) (r Result, li
 
 // condemn finds out whether the pinned inode is dead for good. If not, the Result says why it is kept.
 func (p pin) condemn(pr prober, seenAlive bool) (r Result, dead bool) {
+	return p.condemnBy(pr, seenAlive, RemoveOptions{})
+}
+
+// condemnBy is condemn with the barrier as the options have it.
+func (p pin) condemnBy(pr prober, seenAlive bool, o RemoveOptions) (r Result, dead bool) {
 	if r, dead = p.ask(pr); !dead || seenAlive {
 		return r, dead
 	}
 	if r, ok := p.judgeable(false); !ok {
 		return r, false
 	}
-	if err := p.dir.barrier(); err != nil {
+	if err := o.barrier(p.dir); err != nil {
 		return refusal("barrier", err), false
 	}
 	return p.ask(pr)
@@ -168,16 +178,21 @@ func (p pin) unlink(pr prober, o RemoveOptions) Result {
 		return Result{Outcome: OutcomeReplaced}
 	}
 	if o.DryRun {
-		return p.foresee()
+		return o.foresee(p)
 	}
 	if o.Commit != nil && !o.Commit() {
 		return Result{Outcome: OutcomeUnknown, Err: ErrAborted}
 	}
+	return o.drop(p, pr)
+}
+
+// drop takes the pinned inode out of its directory by way of a private name. The last probe is ask's.
+func (p pin) drop(pr prober, ask func(pin, prober) (r Result, dead bool)) Result {
 	private, err := p.hide()
 	if err != nil {
 		return refusal("rename to a private name", err)
 	}
-	same, err = p.named(private)
+	same, err := p.named(private)
 	if errors.Is(err, unix.ENOENT) {
 		return Result{Outcome: OutcomeGone} // another remover was faster
 	}
@@ -187,7 +202,7 @@ func (p pin) unlink(pr prober, o RemoveOptions) Result {
 	if !same {
 		return p.unhide(private, Result{Outcome: OutcomeReplaced})
 	}
-	if r, dead := p.ask(pr); !dead {
+	if r, dead := ask(p, pr); !dead {
 		return p.unhide(private, r)
 	}
 	if err := sys.Unlink(p.dir.fd, private); err != nil {
