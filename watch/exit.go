@@ -317,7 +317,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 		o.open--
 	}
 	if root := o.root; root != nil {
-		root.keeps(r)
+		root.keeps(c, r)
 	}
 	e := Event{
 		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
@@ -335,8 +335,8 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 }
 
 // keeps notes what became of a file that was found in the owner's tree, as long as it is there. The caller holds w.mu.
-func (o *Owner) keeps(r reap.Result) {
-	if r.Outcome == reap.OutcomeRemoved || r.Outcome == reap.OutcomeGone {
+func (o *Owner) keeps(c *Claim, r reap.Result) {
+	if r.Outcome == reap.OutcomeRemoved || r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced && !c.named {
 		delete(o.kept, r.Path)
 		return
 	}

@@ -121,20 +121,26 @@ func (w *Watcher) known(s *sighting) bool {
 		return false
 	}
 	c.strengthen(SourceBindspace)
-	path := c.path
 	w.mu.Unlock()
+	w.alsoNamed(c, s)
+	return true
+}
+
+// alsoNamed notes that a claim's file was seen under the name of a sighting: linked, or moved. It is known by the name that it got last. It
+// takes s.file over.
+func (w *Watcher) alsoNamed(c *Claim, s *sighting) {
+	path := c.Path()
 	if path == s.path || base(path) == base(s.path) && leadsTo(path, s.file) { // by way of another path to its directory
 		s.close()
-		return true
+		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.named || c.path != path || c.state != armed || c.owner.phase != watching {
+	if c.named || c.path != path || c.state != armed || c.owner.phase != watching || !c.is(s.file.ID()) {
 		s.close()
-		return true
+		return
 	}
-	c.rename(s.file, s.place) // linked, or moved: it is known by the name that it got last
-	return true
+	c.rename(s.file, s.place)
 }
 
 // leadsTo tells whether a path leads to a file.
@@ -150,33 +156,43 @@ func leadsTo(path string, f *reap.File) bool {
 // matchHolders claims each of some sock-files for a process that has its socket open. It returns those that have died meanwhile, and
 // those whose holder is not to be seen.
 func (w *Watcher) matchHolders(live []*sighting) (dead, unseen []*sighting) {
-	live, retry := w.matchOwners(live)
-	if len(live) == 0 {
-		return nil, nil
-	}
-	files := make([]*reap.File, len(live))
-	for i, s := range live {
-		files[i] = s.file
-	}
-	found, err := findHolders(w.holders.ctx, files)
-	defer found.close()
-	if err != nil {
-		w.log.Warn().Err(err).Msg("look for the process of a new sock-file")
-		retry = true
-	}
-	for i, s := range live {
-		switch {
-		case w.assignHolder(s, found, i):
-		case func() bool { s.state, _ = s.file.Probe(); return s.state == reap.StateDead }():
-			dead = append(dead, s)
-		case retry && s.claim == nil:
-			w.remember(s.path, s.owners)
-			s.close()
-		default:
-			unseen = append(unseen, s)
+	live, doubt := w.matchOwners(live)
+	for round := 0; len(live) > 0; round++ {
+		var again []*sighting
+		found, err := findHolders(w.holders.ctx, filesOf(live))
+		if err != nil {
+			w.log.Warn().Err(err).Msg("look for the process of a new sock-file")
+			doubt = true
 		}
+		for i, s := range live {
+			if w.assignHolder(s, found, i) {
+				continue
+			}
+			s.state, _ = s.file.Probe()
+			switch {
+			case s.state == reap.StateDead:
+				dead = append(dead, s)
+			case len(found.holders[i]) > 0 && round < stableScans: // they have gone, and may have left it to others
+				again = append(again, s)
+			case doubt && s.claim == nil:
+				w.remember(s.path, s.owners)
+				s.close()
+			default:
+				unseen = append(unseen, s)
+			}
+		}
+		found.close()
+		live = again
 	}
 	return dead, unseen
+}
+
+func filesOf(sightings []*sighting) []*reap.File {
+	files := make([]*reap.File, len(sightings))
+	for i, s := range sightings {
+		files[i] = s.file
+	}
+	return files
 }
 
 // matchOwners claims what an owner itself has open: to ask these is quicker than to look at every process of the machine. It
@@ -195,11 +211,7 @@ func (w *Watcher) matchOwners(live []*sighting) (others []*sighting, doubt bool)
 		}
 	}
 	w.mu.Unlock()
-	files := make([]*reap.File, len(live))
-	for i, s := range live {
-		files[i] = s.file
-	}
-	whose, err := reap.Whose(files, processes)
+	whose, err := reap.Whose(filesOf(live), processes)
 	if err != nil {
 		w.log.Warn().Err(err).Msg("look for the owner of a new sock-file; it is looked for again at the owners' end")
 	}
@@ -340,9 +352,16 @@ func (w *Watcher) claimSeen(s *sighting, o *Owner, source Source, e evidence) {
 		s.close()
 		return
 	}
+	if !isNew { // by another name, it may be
+		if f, err := reap.Open(s.path); err == nil {
+			s.file = f
+			w.alsoNamed(c, s)
+		}
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if isNew && c.state == armed && c.place == nil && w.places[s.place.dir] == s.place && !w.closed {
+	if c.state == armed && c.place == nil && w.places[s.place.dir] == s.place && !w.closed {
 		s.place.dir.Retain()
 		s.place.refs++
 		s.place.expect(c)

@@ -342,7 +342,8 @@ func TestIdle(t *testing.T) {
 	testutil.Require(t, testutil.Program("strace"))
 	dir := testutil.TempDir(t)
 	out := dir + "/strace"
-	helper := testutil.Command(t, "idle", dir)
+	// Not the directory itself: what others make beside it would be seen.
+	helper := testutil.Command(t, "idle", dir+"/in")
 	// The one that starts it may trace it, whatever the system's rules for tracing are.
 	cmd := exec.Command("strace", append([]string{"-f", "-o", out, helper.Path}, helper.Args[1:]...)...)
 	cmd.Env = helper.Env
@@ -384,6 +385,7 @@ func init() { helpers["idle"] = idle }
 func idle() {
 	runtime.LockOSThread() // it is the thread whose death kills
 	dir := os.Args[1]
+	must(os.Mkdir(dir, 0o700))
 	w, err := New(Options{})
 	must(err)
 	defer w.Close()

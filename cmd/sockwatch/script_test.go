@@ -55,7 +55,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // conditions asks, before the first script, for all that scripts can ask for.
 func conditions(t *testing.T) func(string) (bool, error) {
 	have := map[string]bool{"root": has(t, testutil.Root), "userns": has(t, testutil.UserNS)}
-	for _, program := range []string{"dbus-daemon", "redis-server", "ssh", "ssh-agent", "sshd", "tmux", "unshare"} {
+	for _, program := range []string{"dbus-daemon", "gunicorn", "nginx", "php-fpm8.2", "redis-server", "ssh", "ssh-agent", "sshd", "tmux", "unshare"} {
 		have["program:"+program] = has(t, testutil.Program(program))
 	}
 	return func(name string) (bool, error) {
