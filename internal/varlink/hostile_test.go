@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -207,19 +208,29 @@ func TestForged(t *testing.T) {
 }
 
 func init() {
-	// sends the call that it is told over its standard output, which is a connection of somebody else's.
-	helpers["say"] = func() { os.Stdout.WriteString(os.Args[1] + "\x00") }
+	// sends the call that it is told over its standard output, which is a connection of somebody else's; as the user that it is told.
+	helpers["say"] = func() {
+		if len(os.Args) > 2 {
+			uid, err := strconv.Atoi(os.Args[2])
+			if err == nil {
+				err = errors.Join(syscall.Setgid(uid), syscall.Setuid(uid))
+			}
+			if err != nil {
+				panic(err)
+			}
+		}
+		os.Stdout.WriteString(os.Args[1] + "\x00")
+	}
 }
 
-// handOver has another process send the text.
-func handOver(t *testing.T, c *raw, text string, as *syscall.Credential) {
+// handOver has another process send the text, as another user if one is given.
+func handOver(t *testing.T, c *raw, text string, as ...string) {
 	t.Helper()
 	f, err := c.File()
 	must(t, err)
 	defer f.Close()
-	cmd := testutil.Command(t, "say", text)
+	cmd := testutil.Command(t, "say", append([]string{text}, as...)...)
 	cmd.Stdout = f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	must(t, cmd.Run())
 }
 
@@ -232,7 +243,7 @@ func TestHandedOver(t *testing.T) {
 		c.expectText("x")
 		_, err := io.WriteString(c, begun)
 		must(t, err)
-		handOver(t, c, `:"x"}}`, nil)
+		handOver(t, c, `:"x"}}`)
 		c.expect(testName + "." + SenderMismatch)
 		c.expectEnd()
 	}
@@ -244,11 +255,7 @@ func TestHandedDown(t *testing.T) {
 	testutil.Require(t, testutil.Root)
 	s := start(t, Options{})
 	c := s.dial()
-	exe, err := os.Executable()
-	must(t, err)
-	must(t, os.Chmod(exe, 0o755))
-	nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
-	handOver(t, c, call("Echo", `{"text":"x"}`), nobody)
+	handOver(t, c, call("Echo", `{"text":"x"}`), "65534")
 	c.expect(testName + "." + SenderMismatch)
 	c.expectEnd()
 	if !strings.Contains(strings.Join(s.refused, "\n"), "uid 65534") {

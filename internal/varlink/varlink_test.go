@@ -329,18 +329,3 @@ func TestPython(t *testing.T) {
 		t.Error(got)
 	}
 }
-
-func TestVarlinkctl(t *testing.T) {
-	testutil.Require(t, testutil.Program("varlinkctl"))
-	s := start(t, Options{})
-	for _, args := range [][]string{
-		{"info", s.path},
-		{"introspect", s.path, testName},
-		{"call", s.path, testName + ".Echo", `{"text":"x"}`},
-		{"call", "--more", s.path, testName + ".Count", `{"to":3}`},
-	} {
-		if out, err := exec.Command("varlinkctl", args...).CombinedOutput(); err != nil {
-			t.Errorf("%q: %v: %s", args, err, out)
-		}
-	}
-}
