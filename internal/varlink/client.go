@@ -38,8 +38,13 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	return &Client{conn: conn.(*net.UnixConn), in: bufio.NewReader(conn)}, nil
 }
 
-// Close ends the connection, and with an error a call that still runs.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends the connection, and with an error a call that still runs. Closing again is no error, nor after a call has.
+func (c *Client) Close() error {
+	if err := c.conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 // Call calls a method, whose name has its interface before it, and puts its reply into what out points to, unless that is
 // nil. nil as in is no parameters. An error of the service is an *Error. When ctx ends the connection is closed and Call
