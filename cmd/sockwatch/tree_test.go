@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
@@ -36,9 +37,11 @@ func TestOrphansAreAdopted(t *testing.T) {
 // TestOrphansAreReapedTogether: SIGCHLD tells of many at once.
 func TestOrphansAreReapedTogether(t *testing.T) {
 	// They end when their input does.
-	run := testutil.Start(t, exec.Command("sockwatch", "run", "--", "sh", "-c",
+	cmd := exec.Command("sockwatch", "run", "--", "sh", "-c",
 		"sh -c 'i=0; while [ $i -lt 200 ]; do { read x; exit 7; } <&3 & i=$((i+1)); done' 3<&0 </dev/null; "+
-			"exec puppet say ready report await TERM exit 3"))
+			"exec puppet report say ready await TERM exit 3")
+	cmd.Stderr = os.Stderr
+	run := testutil.Start(t, cmd)
 	run.Expect("ready")
 	if n := len(childrenOf(t, run.PID())); n != 201 {
 		t.Errorf("run has %d children, want CMD and 200 orphans", n)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // childEnv names the helper that a test binary runs instead of its tests.
@@ -133,6 +135,10 @@ func (c *Child) Line() string {
 	}
 	line, err := c.lines.ReadString('\n')
 	if err != nil {
+		var status unix.WaitStatus
+		if pid, _ := unix.Wait4(c.PID(), &status, unix.WNOHANG, nil); pid > 0 {
+			err = fmt.Errorf("%w; it has ended: wait status %#x", err, int(status))
+		}
 		c.t.Fatalf("waiting for a line from %s (pid %d): got %q, %v", c.Cmd.Path, c.PID(), line, err)
 	}
 	return strings.TrimSuffix(line, "\n")
