@@ -20,9 +20,10 @@ type File struct {
 	dir   *dir
 	path  string // as given; the name is its last element
 	id    ID
-	uid   uint32      // who made it, unless chown(2) changed that
-	pin   int32       // held where the identity needs it, else -1
-	alive atomic.Bool // a socket was seen bound to this inode, through this view
+	uid   uint32               // who made it, unless chown(2) changed that
+	pin   int32                // held where the identity needs it, else -1
+	alive atomic.Bool          // a socket was seen bound to this inode, through this view
+	as    func(f func()) error // whose rights it was opened with, and is removed with; nil: the caller's own
 	close sync.Once
 }
 
@@ -125,6 +126,13 @@ func (f *File) ID() ID { return f.id }
 
 // UID is the user that the sock-file belonged to when it was opened: who made it, unless chown(2) changed that.
 func (f *File) UID() uint32 { return f.uid }
+
+// SeenAlive tells whether a socket was seen bound to this inode. It is what a claim that is to survive the program has to keep: an inode
+// that was alive and is dead stays dead, also where a file that was never seen alive is not judged.
+func (f *File) SeenAlive() bool { return f.alive.Load() }
+
+// RememberAlive says that SeenAlive was true of this inode before, in an earlier run of the program and through the same view.
+func (f *File) RememberAlive() { f.alive.Store(true) }
 
 // Born is when the sock-file was made, as finely as the filesystem keeps it: statx(2). errors.ErrUnsupported where it does not;
 // an error, too, when another file has the name.

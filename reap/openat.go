@@ -10,7 +10,8 @@ import (
 
 // OpenAs is Open with the rights of another user: as runs what resolves the path, as in RemoveOptions, and nil is the caller
 // himself. That user must be allowed to search every directory on the way and the sock-file's own: else fs.ErrPermission, also when as
-// itself fails. Reading or writing is not asked for. From then on the File holds the directory, whatever the path leads to later.
+// itself fails. Reading or writing is not asked for. From then on the File holds the directory, whatever the path leads to later, and is
+// removed with that user's rights unless RemoveOptions.As says otherwise.
 //
 // The path is absolute, and taken from the directory root, a descriptor that stays the caller's: neither symlinks nor ".." leave
 // it. Magic links such as /proc/PID/cwd are refused with ELOOP, for they lead past the permissions. The File's Path is path as
@@ -28,7 +29,8 @@ func OpenAs(as func(f func()) error, root int, path string) (*File, error) {
 	if !strings.HasPrefix(path, "/") {
 		return fail(fmt.Errorf("%w: not an absolute path", fs.ErrInvalid))
 	}
-	if as == nil {
+	given := as != nil
+	if !given {
 		as = directly
 	}
 	fd := -1
@@ -42,7 +44,11 @@ func OpenAs(as func(f func()) error, root int, path string) (*File, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return openIn(d, base, path)
+	f, err := openIn(d, base, path)
+	if err == nil && given {
+		f.as = as
+	}
+	return f, err
 }
 
 func directly(f func()) error {
@@ -62,28 +68,4 @@ func openSearchable(root int, path, name string) (int, error) {
 		return -1, err
 	}
 	return fd, nil
-}
-
-// OpenAt opens the sock-file called base in a directory that the caller has opened, with O_PATH or for reading. The descriptor stays
-// the caller's. The base is a single name; path, of which it is the last element, is what Path tells and is not resolved.
-//
-// Errors: as Open, and fs.ErrInvalid.
-func OpenAt(dirfd int, base, path string) (*File, error) {
-	fail := func(err error) (*File, error) { return nil, &fs.PathError{Op: "open", Path: path, Err: err} }
-	_, last, err := split(path)
-	if err != nil {
-		return nil, err
-	}
-	if base != last {
-		return fail(fmt.Errorf("%w: its last element is not the name %q", fs.ErrInvalid, base))
-	}
-	fd, err := sys.OpenDir(dirfd, ".")
-	if err != nil {
-		return fail(err)
-	}
-	d, err := shareDir(fd)
-	if err != nil {
-		return fail(err)
-	}
-	return openIn(d, base, path)
 }

@@ -33,63 +33,6 @@ func mkdir(t testing.TB, mode fs.FileMode, path string) {
 	must(t, os.Chmod(path, mode))
 }
 
-func TestOpenAt(t *testing.T) {
-	dir := testutil.TempDir(t)
-	leaveDead(t, filepath.Join(dir, "s"))
-	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
-	for _, flags := range []int{unix.O_PATH, unix.O_RDONLY} {
-		fd, err := unix.Open(dir, flags|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		must(t, err)
-		for _, tt := range []struct {
-			base, path string
-			err        error
-		}{
-			{"absent", "absent", fs.ErrNotExist},
-			{"file", "/d/file", ErrNotSocket},
-			{"s", "/d/t", fs.ErrInvalid},
-			{"d/s", "/d/s", fs.ErrInvalid},
-			{"../s", "../s", fs.ErrInvalid},
-			{"", "/d/", ErrNotSocket},
-			{".", "/d/.", ErrNotSocket},
-			{"..", "..", ErrNotSocket},
-			{"", "", fs.ErrNotExist},
-		} {
-			f, err := OpenAt(fd, tt.base, tt.path)
-			var pathErr *fs.PathError
-			if f != nil || !errors.Is(err, tt.err) || !errors.As(err, &pathErr) || pathErr.Path != tt.path {
-				t.Errorf("%q, %q: %v, want %v with the path", tt.base, tt.path, err, tt.err)
-			}
-		}
-		f, err := OpenAt(fd, "s", "/somewhere/else/s")
-		must(t, err)
-		if f.Path() != "/somewhere/else/s" {
-			t.Errorf("its path is %q", f.Path())
-		}
-		if g := openFile(t, filepath.Join(dir, "s")); f.ID() != g.ID() {
-			t.Errorf("%v and %v", f.ID(), g.ID())
-		}
-		must(t, f.Close())
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
-			t.Errorf("the descriptor was closed: %v", err)
-		}
-		unix.Close(fd)
-	}
-	if _, err := OpenAt(-1, "s", "s"); !errors.Is(err, unix.EBADF) {
-		t.Errorf("%v, want %v", err, unix.EBADF)
-	}
-
-	// It holds the directory and not the caller's descriptor.
-	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	must(t, err)
-	f, err := OpenAt(fd, "s", "s")
-	must(t, err)
-	unix.Close(fd)
-	checkRemoval(t, f, want{outcome: OutcomeRemoved})
-	must(t, f.Close())
-	wantNames(t, dir, "file")
-	wantDirs(t, 1) // that of openFile
-}
-
 // TestOpenAs is of paths. It needs no other user.
 func TestOpenAs(t *testing.T) {
 	dir := testutil.TempDir(t)

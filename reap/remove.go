@@ -38,6 +38,9 @@ type RemoveOptions struct {
 // It returns at once and never panics; what the kernel refuses is in the Result.
 func (f *File) Remove(o RemoveOptions) Result {
 	start := time.Now()
+	if o.As == nil {
+		o.As = f.as
+	}
 	r := f.remove(o)
 	r.Path, r.DryRun, r.Took = f.path, o.DryRun, time.Since(start)
 	return r

@@ -129,7 +129,7 @@ func (w *Watcher) watchName(c *Claim) {
 
 // identify looks at what has the name of a claim now, and makes it the claim's file if it is to be.
 func (w *Watcher) identify(c *Claim) {
-	f, err := reap.Open(c.path)
+	f, err := c.owner.openFile(c.path)
 	if err != nil { // not there, or not a sock-file: pending
 		if exhausted(err) {
 			w.remember(c.path, []*Owner{c.owner})
@@ -224,7 +224,7 @@ func (o *Owner) replaced(path string) *reap.File {
 	if claimed == nil {
 		return nil
 	}
-	f, err := reap.Open(path)
+	f, err := o.openFile(path)
 	if err != nil {
 		return nil
 	}

@@ -197,7 +197,7 @@ func (o *Owner) guess() []*Claim {
 			if err != nil {
 				continue // without a name there is nothing to build
 			}
-			f, err := reap.Open(strings.TrimSuffix(dir, "/") + "/" + base)
+			f, err := o.openFile(strings.TrimSuffix(dir, "/") + "/" + base)
 			if err != nil {
 				continue // a guess: mostly it is not there
 			}
@@ -235,7 +235,7 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
 	}
 	if file == nil {
-		found, err := reap.Open(path)
+		found, err := c.owner.openFile(path)
 		if err != nil {
 			return reap.Unopened(path, err), now()
 		}

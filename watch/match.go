@@ -64,8 +64,6 @@ func (w *Watcher) match(seen []sighting) {
 			} else {
 				s.close() // what an earlier life left behind, and the owner is about to replace: still pending
 			}
-		case s.pid > 0 && heirs.of(s) != nil:
-			w.claimOfGone(s)
 		default:
 			w.bequeath(s, heirs.of(s))
 		}
@@ -82,7 +80,11 @@ func (w *Watcher) match(seen []sighting) {
 // openFile opens and probes the file of a sighting. It tells whether there is one.
 func (w *Watcher) openFile(s *sighting) bool {
 	if s.file == nil {
-		f, err := reap.Open(s.path)
+		open := reap.Open
+		if s.claim != nil {
+			open = s.claim.owner.openFile
+		}
+		f, err := open(s.path)
 		if err != nil { // gone again, or not a sock-file
 			if exhausted(err) {
 				w.remember(s.path, s.interested())
@@ -204,7 +206,7 @@ func (w *Watcher) matchOwners(live []*sighting) (others []*sighting, doubt bool)
 	w.mu.Lock()
 	for _, s := range live {
 		for _, o := range slices.Backward(s.interested()) { // the youngest first: it is the most likely to bind something new
-			if !added[o] && o.phase == watching {
+			if !added[o] && o.phase == watching && !o.everyone {
 				added[o] = true
 				owners, processes = append(owners, o), append(processes, o.process)
 			}
@@ -273,7 +275,7 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 	case s.claim != nil && !kin:
 		w.believe(s) // the caller has said so
 		return true
-	case root == nil, s.old && !kin && !madeSince(s.file, root):
+	case root == nil, s.old && !kin && !root.everyone && !madeSince(s.file, root):
 		w.rememberEarly(s)
 		s.close()
 		return true
@@ -286,7 +288,30 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 		w.log.Warn().Err(err).Str("path", s.path).Msg("watch the process that made a sock-file; the file is claimed for its tree")
 		o = root
 	}
+	if s.claim == nil && !s.openFor(root) {
+		s.close()
+		return true
+	}
 	w.take(s, o)
+	return true
+}
+
+// openFor opens the file of a sighting in a bindspace anew, as it is opened for the owner on whose account it is claimed, and tells
+// whether that may be.
+func (s *sighting) openFor(o *Owner) bool {
+	if o.opener == nil {
+		return true
+	}
+	f, err := o.opener(s.path)
+	if err != nil || f.ID() != s.file.ID() {
+		if err == nil {
+			_ = f.Close()
+		}
+		return false
+	}
+	_, _ = f.Probe()
+	s.close()
+	s.file = f
 	return true
 }
 
@@ -383,14 +408,22 @@ func (w *Watcher) claimOfGone(s *sighting) {
 	w.claimSeen(s, o, SourceBindspace, evidenceSeen)
 }
 
-// bequeath claims a sock-file whose maker is not known for an heir; without one it is remembered for owners that have no process yet.
+// bequeath claims a sock-file whose maker is not known, or gone, for an heir; what a process made that is gone is settled at once. Without an
+// heir it is remembered for owners that have no process yet.
 func (w *Watcher) bequeath(s *sighting, heir *Owner) {
 	if heir == nil {
 		w.rememberEarly(s)
 		s.close()
 		return
 	}
-	w.claimSeen(s, heir, SourceBindspace, evidenceTold)
+	switch {
+	case !s.openFor(heir):
+		s.close()
+	case heir.everyone, s.pid > 0 && s.state == reap.StateDead:
+		w.claimOfGone(s)
+	default:
+		w.claimSeen(s, heir, SourceBindspace, evidenceTold)
+	}
 }
 
 // heirs finds owners for sock-files whose maker is not known.
@@ -411,8 +444,13 @@ func (h *heirs) of(s *sighting) *Owner {
 	h.w.mu.Lock()
 	var eligible []*Owner
 	for _, o := range slices.Backward(s.interested()) {
-		if o.expects() && o.uid == s.file.UID() && (err != nil || !born.Before(o.since)) {
+		if o.expects() && !o.everyone && o.uid == s.file.UID() && (err != nil || !born.Before(o.since)) {
 			eligible = append(eligible, o)
+		}
+	}
+	if len(eligible) == 0 {
+		if i := slices.IndexFunc(s.interested(), func(o *Owner) bool { return o.everyone && !o.released }); i >= 0 {
+			eligible = append(eligible, s.interested()[i])
 		}
 	}
 	fits := slices.IndexFunc(eligible, func(o *Owner) bool { return o.fits(name) })
@@ -438,7 +476,7 @@ func (h *heirs) isDying(o *Owner) bool {
 	h.w.mu.Lock()
 	p, pid, dying := o.process, o.id.PID, o.phase > watching
 	h.w.mu.Unlock()
-	dying = dying || isEnding(p, pid)
+	dying = dying || p != nil && isEnding(p, pid)
 	if h.dying == nil {
 		h.dying = map[*Owner]bool{}
 	}

@@ -24,6 +24,9 @@ type OwnerOptions struct {
 	Bindspaces []string
 	// Conventions are tried in the Bindspaces when the owner is dead, after everything that is known better.
 	Conventions []reap.Convention
+	// Open opens the sock-files of this owner and of its tree, where that is not reap.Open: with another user's rights, or below
+	// another root directory. It must give an absolute path's File that path.
+	Open func(path string) (*reap.File, error)
 	// Linger keeps the Bindspaces after the owner's end, for descendants that outlive it: until Release or Close.
 	Linger bool
 }
@@ -34,20 +37,22 @@ type Owner struct {
 	opts *OwnerOptions // nil when there is nothing but claims
 
 	// Guarded by w.mu. process and token are written before the loop knows the owner and by the loop.
-	id      pidfd.Identity
-	comm    string
-	process *pidfd.Process // nil before Attach and once there is nothing more to learn from it
-	token   uint64
-	phase   phase
-	exit    pidfd.Exit
-	exitAt  time.Time
-	claims  []*Claim
-	index   *claimIndex // for owners with many claims
-	open    int         // claims without an outcome
-	spaces  []*place
-	linger  bool      // keeps them after its end
-	since   time.Time // when it was prepared, by the clock of files
-	uid     uint32    // effective, when it was attached
+	id       pidfd.Identity
+	comm     string
+	process  *pidfd.Process // nil before Attach and once there is nothing more to learn from it
+	token    uint64
+	phase    phase
+	exit     pidfd.Exit
+	exitAt   time.Time
+	claims   []*Claim
+	index    *claimIndex // for owners with many claims
+	open     int         // claims without an outcome
+	spaces   []*place
+	linger   bool // keeps them after its end
+	everyone bool // it has no process: its bindspaces are everybody's
+	opener   func(path string) (*reap.File, error)
+	since    time.Time // when it was prepared, by the clock of files
+	uid      uint32    // effective, when it was attached
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
 	unmatched []string
 
@@ -69,6 +74,14 @@ const (
 	dead     // claims are being settled
 	finished // nothing is left to do
 )
+
+// openFile opens a path as it is opened for the owner.
+func (o *Owner) openFile(path string) (*reap.File, error) {
+	if o.opener != nil {
+		return o.opener(path)
+	}
+	return reap.Open(path)
+}
 
 // expects tells whether something may still be made on the owner's account. The caller holds w.mu.
 func (o *Owner) expects() bool {
@@ -101,6 +114,7 @@ func (w *Watcher) Prepare(o OwnerOptions) (*Owner, error) {
 		owner.opts = &OwnerOptions{Name: o.Name, Conventions: slices.Clone(o.Conventions)}
 		owner.linger = o.Linger
 	}
+	owner.opener = o.Open
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()

@@ -28,9 +28,12 @@ func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, err
 		return nil, err
 	}
 	if o, err = w.Prepare(OwnerOptions{}); err == nil {
-		if kin {
+		if root != nil {
 			w.mu.Lock()
-			o.root = root.top()
+			o.opener = root.opener
+			if kin {
+				o.root = root.top()
+			}
 			w.mu.Unlock()
 		}
 		if err = o.Attach(p); err != nil {
@@ -44,7 +47,30 @@ func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, err
 	return o, nil
 }
 
-// addDead makes an Owner of a process that is dead and was reaped. What is claimed for it is removed at once.
+// AddEnded makes an Owner of a process that has ended and was reaped, of which nothing more is to be learnt, as after a restart of the
+// program that watched it. What is claimed for it is settled at once; its Bindspaces serve the Conventions alone.
+func (w *Watcher) AddEnded(id pidfd.Identity, o OwnerOptions) (*Owner, error) {
+	owner, err := w.addDead(id, nil)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	owner.opener = o.Open
+	if len(o.Bindspaces) > 0 {
+		owner.opts = &OwnerOptions{Name: o.Name, Bindspaces: o.Bindspaces, Conventions: o.Conventions}
+	}
+	w.mu.Unlock()
+	for _, path := range o.Paths {
+		if _, err := owner.Claim(path, SourceExplicit); err != nil {
+			_ = owner.Release()
+			return nil, err
+		}
+	}
+	w.post(func() { w.settle(owner, owner.guess(), owner.exitAt) })
+	return owner, nil
+}
+
+// addDead is AddEnded without options: something is about to be claimed for it.
 func (w *Watcher) addDead(id pidfd.Identity, root *Owner) (*Owner, error) {
 	o, err := w.Prepare(OwnerOptions{})
 	if err != nil {
@@ -55,6 +81,26 @@ func (w *Watcher) addDead(id pidfd.Identity, root *Owner) (*Owner, error) {
 	o.id, o.phase, o.exitAt, o.root = id, dead, now(), root
 	o.exit = pidfd.Exit{Reason: pidfd.ReasonNotKept}
 	o.exited.fire()
+	return o, nil
+}
+
+// AddBindspace watches a directory for sock-files of whoever makes them, of any user: each is claimed for the process that made it or that
+// has its socket open, those included that are there already. What is dead and nobody's is removed. The Owner has no process; Release ends
+// it. open is as in OwnerOptions.
+func (w *Watcher) AddBindspace(dir string, open func(path string) (*reap.File, error)) (*Owner, error) {
+	o, err := w.Prepare(OwnerOptions{Bindspaces: []string{dir}, Open: open})
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	o.everyone, o.phase = true, watching
+	places := slices.Clone(o.spaces)
+	w.mu.Unlock()
+	w.intake.wake(func() {
+		for _, p := range places {
+			w.rescan(p)
+		}
+	})
 	return o, nil
 }
 
@@ -90,7 +136,12 @@ func (w *Watcher) rootOf(p *pidfd.Process, id pidfd.Identity, owners []*Owner) (
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range slices.Backward(owners) {
-		if o.expects() && o.uid == info.EUID {
+		if o.expects() && !o.everyone && o.uid == info.EUID {
+			return o, false, nil
+		}
+	}
+	for _, o := range owners {
+		if o.everyone {
 			return o, false, nil
 		}
 	}
@@ -135,7 +186,7 @@ func (w *Watcher) adopter(owners []*Owner) *Owner {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, o := range slices.Backward(owners) {
-		if o.expects() {
+		if o.expects() && !o.everyone {
 			return o
 		}
 	}
@@ -196,7 +247,7 @@ func (w *Watcher) quiet() bool {
 	defer w.mu.Unlock()
 	for o := range w.owners {
 		ended := o.phase == ending || o.phase == dead && o.open > 0
-		if !ended && o.phase == watching {
+		if !ended && o.phase == watching && o.process != nil {
 			ended, _ = o.process.Exited()
 		}
 		if ended {
