@@ -21,6 +21,7 @@ type Claim struct {
 	named    bool       // somebody named the path: whatever the owner binds there is meant
 	source   Source
 	evidence evidence
+	action   Action
 	state    claimState
 	result   *reap.Result // the latest outcome
 
@@ -254,6 +255,8 @@ func (o *Owner) add(c *Claim) {
 	if o.phase == prepared {
 		return // Attach will tell
 	}
+	o.w.decide(c)
+	o.changed()
 	o.w.emitClaim(c)
 	if o.phase >= dead {
 		o.phase = dead
@@ -279,6 +282,10 @@ func (o *Owner) setFile(c *Claim, f *reap.File) {
 		o.w.files[f.ID()] = c
 	}
 	o.reindex(c)
+	if o.phase != prepared {
+		o.w.decide(c)
+		o.changed()
+	}
 }
 
 // forgetFile takes a claim's file out of what is found by identity. The caller holds w.mu.
@@ -406,6 +413,7 @@ func (c *Claim) discard() {
 	if c.state == withdrawn && c.owner.phase != finished {
 		c.owner.remove(c)
 	}
+	c.owner.changed()
 	if c.file != nil && (c.later == nil || !c.later.searched) { // else the search still reads it and closes it after
 		c.owner.forgetFile(c)
 		_ = c.file.Close()

@@ -234,6 +234,13 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	if aborted {
 		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
 	}
+	if c.action == ActionIgnore {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		c.withdraw()
+		c.discard()
+		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
+	}
 	if file == nil {
 		found, err := c.owner.openFile(path)
 		if err != nil {
@@ -259,7 +266,7 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		file = c.file
 		w.mu.Unlock()
 	}
-	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun, Commit: c.commit})
+	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun || c.action == ActionReport, Commit: c.commit})
 	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
@@ -307,7 +314,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 	if c.state == withdrawn {
 		return
 	}
-	r.DryRun = w.dryRun
+	r.DryRun = w.dryRun || c.action == ActionReport
 	o, first := c.owner, c.result == nil
 	if !first && c.result.Outcome == r.Outcome && c.result.Reason == r.Reason {
 		return

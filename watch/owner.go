@@ -191,8 +191,10 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	}
 	w.byPID[id.PID] = o
 	for _, c := range o.claims {
+		w.decide(c)
 		w.emitClaim(c)
 	}
+	o.changed()
 	if len(o.unmatched)+len(o.spaces) > 0 { // and what is being looked at just now may be remembered for it
 		w.intake.wake(o.matchUnmatched)
 	}
@@ -237,6 +239,20 @@ func (o *Owner) Root() *Owner {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
 	return o.root
+}
+
+// Ended tells whether the process has ended and there is nothing left to settle.
+func (o *Owner) Ended() bool {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return o.phase == finished
+}
+
+// UID is the process's effective user when it was attached.
+func (o *Owner) UID() uint32 {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return o.uid
 }
 
 // Comm is the process's name when it was last looked at: at its start, and at its end.
@@ -349,6 +365,7 @@ func (o *Owner) finish() {
 	o.exited.fire()
 	o.settled.fire()
 	delete(o.w.owners, o)
+	o.changed()
 }
 
 // leaveSpaces ends watching the owner's bindspaces. The caller holds w.mu.

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,7 @@ type reporter struct {
 	w     *Watcher
 	outer bool // this process is watched itself, by a watcher that wants to know as well
 	log   zerolog.Logger
+	open  func(Sender, string, string) (*reap.File, error) // nil: reports are of our own tree, and files are opened as by us
 
 	mu       sync.Mutex
 	receiver *notifyd.Receiver // nil until somebody asks for the socket
@@ -52,16 +54,42 @@ func (w *Watcher) Notify() (path string, err error) {
 		w.log.Warn().Err(err).Msg("processes cannot report what they bind")
 		return "", err
 	}
+	if err := r.start(w, receiver); err != nil {
+		return "", err
+	}
+	r.outer = notify.Enabled()
+	return receiver.Path(), nil
+}
+
+// Sender is who has sent a report.
+type Sender struct {
+	PID      int
+	UID, GID uint32
+}
+
+// TakeReports takes reports from everybody, for the service of a machine: from a receiver that it takes over on success. A report counts when
+// the sock-file belongs to the sender's user. open opens what a sender has reported, below its root directory, with the
+// sender's rights. It is instead of Notify.
+func (w *Watcher) TakeReports(receiver *notifyd.Receiver, open func(s Sender, root, path string) (*reap.File, error)) error {
+	r := &w.reporter
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open = open
+	return r.start(w, receiver)
+}
+
+// start has the reports taken. The caller holds r.mu. On error the receiver is closed.
+func (r *reporter) start(w *Watcher, receiver *notifyd.Receiver) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		_ = receiver.Close()
-		return "", ErrClosed
+		return ErrClosed
 	}
-	r.w, r.outer, r.receiver = w, notify.Enabled(), receiver
+	r.w, r.receiver = w, receiver
 	r.log = w.log.Sample(&zerolog.BurstSampler{Burst: refusalsMost, Period: time.Second})
 	w.loop.Go(func() { r.run(receiver) })
-	return receiver.Path(), nil
+	return nil
 }
 
 func (r *reporter) get() *notifyd.Receiver {
@@ -129,7 +157,7 @@ func (r *reporter) take(report notifyd.Report) error {
 	sender := report.Sender
 	s := subject{pid: sender.PID, process: sender.Process, sender: sender}
 	// Whose descendant it was cannot be told of the dead. What they report is their own user's, and nobody's when it is dead.
-	if sender.UID != uint32(os.Geteuid()) && s.process != nil && s.process.PID() > 0 && !descends(sender.PID) {
+	if r.open == nil && sender.UID != uint32(os.Geteuid()) && s.process != nil && s.process.PID() > 0 && !descends(sender.PID) {
 		if _, err := s.process.Info(); !errors.Is(err, pidfd.ErrExited) {
 			return errStranger
 		}
@@ -189,7 +217,7 @@ func openOther(report notifyd.Report) (*pidfd.Process, error) {
 
 // bound claims what was reported to be bound.
 func (r *reporter) bound(s subject, path string) error {
-	f, err := s.open(path)
+	f, err := r.openFor(s, path)
 	if errors.Is(err, fs.ErrNotExist) { // its maker was quicker, or another watcher
 		r.log.Debug().Err(err).Int("pid", s.pid).Msg("what was reported is gone")
 		return nil
@@ -286,15 +314,21 @@ func (r *reporter) name(s subject, name string) error {
 	return nil
 }
 
-// open opens a path as the process sees it.
-func (s subject) open(path string) (*reap.File, error) {
+// openFor opens a path as the process sees it.
+func (r *reporter) openFor(s subject, path string) (*reap.File, error) {
 	root := s.root()
-	if root == "" {
+	var f *reap.File
+	var err error
+	switch {
+	case r.open != nil:
+		f, err = r.open(Sender{s.sender.PID, s.sender.UID, s.sender.GID}, cmp.Or(root, "/"), path)
+	case root == "":
 		return reap.Open(path)
+	default:
+		f, err = reap.OpenIn(root, path)
 	}
-	f, err := reap.OpenIn(root, path)
-	if err != nil {
-		return nil, err
+	if err != nil || root == "" {
+		return f, err
 	}
 	if exited, err := s.process.Exited(); err != nil || exited { // the number may have been another process's
 		_ = f.Close()

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -37,7 +38,7 @@ func storm() {
 		}
 	}
 	fmt.Println("over")
-	select {}
+	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
 // TestBindStorm has a process of the tree bind and close 50,000 sockets in a bindspace. What it removes itself costs nothing when it

@@ -33,12 +33,15 @@ type Options struct {
 	// InotifyOnly leaves fanotify(7), also where it is allowed: then who made a sock-file in a bindspace is found by who has its socket
 	// open.
 	InotifyOnly bool
+	// Policy is for services.
+	Policy Policy
 }
 
 // Watcher watches processes. Safe for concurrent use.
 type Watcher struct {
 	log    zerolog.Logger
 	dryRun bool
+	policy Policy
 
 	epfd int
 	wake int // eventfd: there are tasks
@@ -83,7 +86,7 @@ const (
 // New starts a Watcher: epoll(7), eventfd(2), and what package bindspace opens.
 func New(o Options) (*Watcher, error) {
 	w := &Watcher{
-		log: o.Log, dryRun: o.DryRun,
+		log: o.Log, dryRun: o.DryRun, policy: o.Policy,
 		epfd: -1, wake: -1,
 		token:   tokenFirstTarget,
 		targets: map[uint64]target{},

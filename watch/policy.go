@@ -1,0 +1,74 @@
+package watch
+
+import (
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// Action is what is to become of a claim's file when its owner has ended.
+type Action uint8
+
+// The Actions.
+const (
+	ActionReap   Action = iota // it is removed, if it is dead
+	ActionReport               // the outcome says what would become of it
+	ActionIgnore               // there is no outcome
+)
+
+// Candidate is a claim about which Policy.Decide is asked.
+type Candidate struct {
+	Path   string
+	UID    uint32 // of the sock-file, or of the owner while there is no file
+	PID    int
+	Comm   string
+	Source Source
+}
+
+// Policy is what a service wants to know and to decide, which a program that watches its own does not need. Its functions are called with
+// locks held: they must be quick and call nothing of this package.
+type Policy struct {
+	// Decide is asked when a claim is made. Nil is ActionReap.
+	Decide func(Candidate) Action
+	// Changed is told of an Owner that has another claim, or another file of one, or has come to its end.
+	Changed func(*Owner)
+}
+
+// decide asks the Policy about a claim. The caller holds w.mu.
+func (w *Watcher) decide(c *Claim) {
+	if w.policy.Decide == nil {
+		return
+	}
+	uid := c.owner.uid
+	if c.file != nil {
+		uid = c.file.UID()
+	}
+	c.action = w.policy.Decide(Candidate{Path: c.path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Source: c.source})
+}
+
+// changed tells the Policy. The caller holds w.mu.
+func (o *Owner) changed() {
+	if f := o.w.policy.Changed; f != nil {
+		f(o)
+	}
+}
+
+// ClaimState is a claim as a service keeps it over its own end.
+type ClaimState struct {
+	Path       string
+	Source     Source
+	Named      bool    // somebody named the path: whatever the owner binds there is meant
+	File       reap.ID // zero while the claim is pending
+	Identified bool
+	SeenAlive  bool // see reap.File.SeenAlive
+	Open       bool // it is not settled, or lives on with a holder
+}
+
+// State is the claim's at this moment.
+func (c *Claim) State() ClaimState {
+	c.owner.w.mu.Lock()
+	defer c.owner.w.mu.Unlock()
+	s := ClaimState{Path: c.path, Source: c.source, Named: c.named, Open: c.state == armed || c.state == committed}
+	if c.file != nil {
+		s.File, s.Identified, s.SeenAlive = c.file.ID(), true, c.file.SeenAlive()
+	}
+	return s
+}
