@@ -20,7 +20,7 @@ type Client struct {
 
 // Dial connects to the daemon whose control socket is at addr, a path. "" is what [ControlSocket] finds.
 //
-// ErrNoDaemon when there is no such socket, or nobody listens on it.
+// ErrNoDaemon when there is no such socket, or nobody listens on it; ErrNotPermitted when this user may not connect.
 func Dial(ctx context.Context, addr string) (*Client, error) {
 	if addr == "" {
 		var err error
@@ -137,6 +137,9 @@ func (c *Client) Monitor(ctx context.Context) iter.Seq2[Monitored, error] {
 			var m Monitored
 			if err != nil {
 				yield(m, explainCall(err))
+				return
+			}
+			if string(b) == "{}" { // the last reply, of a daemon that has ended the stream
 				return
 			}
 			if err := json.Unmarshal(b, &m); err != nil {

@@ -79,7 +79,10 @@ func userDir() (string, error) {
 		return "", nil
 	}
 	dir, err := absolute(env, dir)
-	return filepath.Join(dir, "sockwatch"), err
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "sockwatch"), nil
 }
 
 func absolute(env, dir string) (string, error) {

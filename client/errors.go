@@ -41,6 +41,8 @@ func explainDial(addr string, err error) error {
 		return fmt.Errorf("%w (%s: %w)", ErrNoDaemon, addr, err)
 	case errors.Is(err, unix.ECONNREFUSED): // a daemon that was killed has left it
 		return fmt.Errorf("%w (%s: nobody listens: %w)", ErrNoDaemon, addr, err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: connect to %s: %w", ErrNotPermitted, addr, err)
 	}
 	return fmt.Errorf("connect to the daemon at %s: %w", addr, err)
 }

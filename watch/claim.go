@@ -269,7 +269,7 @@ func (o *Owner) add(c *Claim) {
 
 func (w *Watcher) emitClaim(c *Claim) {
 	w.emit(Event{
-		Time: now(), Kind: KindClaimed, Owner: c.owner.id, Comm: c.owner.comm,
+		Time: now(), Kind: KindClaimed, Owner: c.owner.id, Comm: c.owner.comm, UID: c.owner.uid,
 		Source: c.source, Result: reap.Result{Path: c.path},
 	})
 }

@@ -57,6 +57,17 @@ func (s Source) String() string { return enumName(sourceNames, s) }
 // MarshalText gives the source's name.
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText reads a source's name.
+func (s *Source) UnmarshalText(text []byte) error {
+	for source, name := range sourceNames {
+		if name == string(text) {
+			*s = source
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no source of claims", text)
+}
+
 func enumName[E ~int](names map[E]string, e E) string {
 	if n, ok := names[e]; ok {
 		return n
@@ -70,6 +81,7 @@ type Event struct {
 	Kind  Kind
 	Owner pidfd.Identity // for a claim that was handed on and has come to its end: the last holder
 	Comm  string
+	UID   uint32     // the owner's effective one when it was attached
 	Exit  pidfd.Exit // of KindExited and KindOutcome: how the owner ended, as far as it is known yet
 
 	Source Source      // of KindClaimed and KindOutcome

@@ -68,7 +68,7 @@ func (o *Owner) died() {
 	if err == nil {
 		o.comm = info.Comm // it may have executed another program since it was added
 	}
-	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
+	w.emit(Event{Time: at, Kind: KindExited, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: exit})
 	o.exited.fire()
 	w.mu.Unlock()
 	for _, a := range tried {
@@ -167,7 +167,7 @@ func (o *Owner) learnExit(reaped bool) (done bool) {
 		if exit := o.process.Exit(); exit.Known {
 			w.mu.Lock()
 			o.exit = exit
-			w.emit(Event{Time: now(), Kind: KindExited, Owner: o.id, Comm: o.comm, Exit: exit})
+			w.emit(Event{Time: now(), Kind: KindExited, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: exit})
 			w.mu.Unlock()
 		}
 	}
@@ -327,7 +327,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 		root.keeps(c, r)
 	}
 	e := Event{
-		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, Exit: o.exit,
+		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: o.exit,
 		Source: c.source, Result: r,
 	}
 	since := o.exitAt

@@ -25,7 +25,7 @@ type OwnerOptions struct {
 	// Conventions are tried in the Bindspaces when the owner is dead, after everything that is known better.
 	Conventions []reap.Convention
 	// Open opens the sock-files of this owner and of its tree, where that is not reap.Open: with another user's rights, or below
-	// another root directory. It must give an absolute path's File that path.
+	// another root directory. It must give an absolute path's File that path. Then Bindspaces are not created.
 	Open func(path string) (*reap.File, error)
 	// Linger keeps the Bindspaces after the owner's end, for descendants that outlive it: until Release or Close.
 	Linger bool
@@ -144,7 +144,11 @@ func (o *Owner) watchBindspace(dir string) error {
 		return fmt.Errorf("bindspace %s: %w", dir, err)
 	}
 	w := o.w
-	d, err := w.spaces.WatchSpace(dir)
+	watch := w.spaces.WatchSpace
+	if o.opener != nil { // whoever it is opened for may not be lent our right to make it
+		watch = w.spaces.WatchParent
+	}
+	d, err := watch(dir)
 	if err != nil {
 		return limit(fmt.Errorf("bindspace: %w", err))
 	}

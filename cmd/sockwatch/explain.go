@@ -11,12 +11,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sockwatch/sockwatch/client"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
 func newExplainCmd(a *app) *cobra.Command {
-	var asJSON bool
+	var (
+		daemon daemonFlags
+		asJSON bool
+	)
 	cmd := &cobra.Command{
 		Use:        "explain [flags] PATH",
 		Short:      "Tell why a sock-file is there, who has it, and if it may go",
@@ -36,23 +40,44 @@ The steps are those of a removal, and the first that fails ends it:
     barrier  no bind is under way in the directory, and it is dead still
     removal  this user may remove it
 
-With --json it is an object with path, state, type, holders, dev, inode and
-age_s as of 'sockwatch ls', and verdict (remove or keep), outcome, reason,
-error, steps (step, ok, detail) and advice.
+Where a sockwatch daemon runs it tells for which processes it has claimed the
+file (owner), and what it has done with files of that name (history): when,
+whose they were and how those ended. That is told of a file that is gone, too.
+
+With --json it is an object with path, state, type, holders, dev, inode, age_s
+and owners as of 'sockwatch ls', and verdict (remove or keep), outcome, reason,
+error, steps (step, ok, detail), advice and history (objects as of 'sockwatch
+events'). Of a file that is gone there are path, owners and history, or nothing.
 
 The exit status is 1 if there is no such file, or if it is not a sock-file.`,
 		Example: `  # "Address already in use": by whom?
   sockwatch explain /run/myapp/control.sock
+
+  # Who has removed it?
+  sockwatch explain /run/myapp/gone.sock
 
   # May a script delete it?
   sockwatch explain --json /tmp/x.sock | jq -r .verdict`,
 		Args: oneArg("PATH"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			e, err := explain(cmd.Context(), args[0])
+			if err != nil && !errors.Is(err, errNoFile) {
+				return err
+			}
+			k := daemon.knowledge(cmd.Context(), a, args[0])
 			if err != nil {
+				switch {
+				case len(k.Owners)+len(k.History) == 0:
+				case asJSON:
+					a.stdout.object(k)
+				default:
+					a.stdout.printf("%s\n\n", args[0])
+					k.print(a.stdout)
+				}
 				return err
 			}
 			defer e.file.Close()
+			e.Owners, e.History = k.Owners, k.History
 			if e.holdersErr != nil {
 				a.complain("%s", e.holdersErr)
 			}
@@ -64,6 +89,7 @@ The exit status is 1 if there is no such file, or if it is not a sock-file.`,
 			return nil
 		},
 	}
+	daemon.register(cmd)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -79,6 +105,7 @@ type explanation struct {
 	Error   string            `json:"error,omitempty"` // what the kernel says to a removal
 	Steps   []explanationStep `json:"steps"`
 	Advice  string            `json:"advice"`
+	History []client.Event    `json:"history,omitempty"`
 }
 
 // explanationStep is a step of a removal. One that is not OK is the last.
@@ -143,10 +170,12 @@ func explainOpen(path string, err error) error {
 		}
 		return fmt.Errorf("%s: %w, but %s", path, reap.ErrNotSocket, kind)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: there is no such file, so nothing is in the way of a new server", path)
+		return fmt.Errorf("%s: %w", path, errNoFile)
 	}
 	return err
 }
+
+var errNoFile = errors.New("there is no such file, so nothing is in the way of a new server")
 
 // takeSteps puts down how a removal comes to its outcome. Its order is that of reap.
 func (e *explanation) takeSteps() {
@@ -243,11 +272,14 @@ func (e *explanation) reapCommand() string {
 	return fmt.Sprintf("sockwatch reap --match %s %s", filepath.Base(path), filepath.Dir(path))
 }
 
+// line prints what there is to say about one thing.
+func (o *output) line(name, format string, args ...any) {
+	o.printf("%-9s"+format+"\n", append([]any{errors.New(name)}, args...)...)
+}
+
 func (e *explanation) print(o *output) {
 	o.printf("%s\n\n", e.file.Path())
-	line := func(name string, format string, args ...any) {
-		o.printf("%-9s"+format+"\n", append([]any{errors.New(name)}, args...)...)
-	}
+	line := o.line
 	line("state", "%s: %s", word(e.State.String()), errors.New(states[e.State]))
 	kind := "sock-file"
 	if e.Type != "" {
@@ -267,6 +299,8 @@ func (e *explanation) print(o *output) {
 	default:
 		line("holder", "not visible")
 	}
+	known := knowledge{Owners: e.Owners, History: e.History}
+	known.print(o)
 	if e.Verdict == "remove" {
 		line("verdict", "%s: reap would remove it", word(e.Verdict))
 	} else {

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/client"
+	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/spawn"
@@ -22,6 +24,7 @@ import (
 func newKillCmd(a *app) *cobra.Command {
 	var (
 		claims    claimFlags
+		daemon    daemonFlags
 		asks      = signalFlag(unix.SIGTERM)
 		killAfter time.Duration
 		tree      bool
@@ -41,7 +44,8 @@ cannot be looked at without root, ssh-agent and those of other users for
 example; what they bind can be told by flags: a path (--bind), or a directory
 (--bindspace) and how the files in it are named (--convention). With several
 processes it is told of all of them. Whatever happened before, files are removed
-only if they are dead.
+only if they are dead. Where a sockwatch daemon has claims for a process that
+cannot be looked at, those are left to it.
 
 PID is a process id, or PID:INODE, which no other process can come to have:
 sockwatch prints it, and so does getino(1). All processes are killed at the same
@@ -54,7 +58,7 @@ another file has its name by now), unknown, refused or failed. With --json these
 are objects, one per line:
 
     {"type":"process","time","pid","inode","comm","ended","killed",
-     "exit","error"}
+     "exit","daemon_claims","error"}
     {"type":"file","time","pid","comm","path","outcome","reason","error"}
 
 "killed" says that SIGKILL was needed. A file that was told by a path has no
@@ -88,7 +92,7 @@ failure.`,
 			if err != nil {
 				return err
 			}
-			k := killer{app: a, claims: c, asJSON: asJSON}
+			k := killer{app: a, daemon: daemon, claims: c, asJSON: asJSON}
 			k.options = spawn.KillOptions{Signal: unix.Signal(asks), TerminateAfter: patience(killAfter), Tree: tree}
 			return k.kill(cmd.Context(), ids)
 		},
@@ -98,6 +102,7 @@ failure.`,
 	flags.DurationVar(&killAfter, "kill-after", spawn.DefaultTerminateAfter, "send SIGKILL when it is still there after `DURATION`; 0 is at once")
 	flags.BoolVar(&tree, "tree", false, "kill all its descendants, too, but this sockwatch")
 	claims.register(cmd)
+	daemon.register(cmd)
 	jsonFlag(cmd, &asJSON)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	_ = cmd.RegisterFlagCompletionFunc("kill-after", cobra.NoFileCompletions)
@@ -167,6 +172,7 @@ func parseVictims(args []string) ([]pidfd.Identity, error) {
 // killer kills some processes and tells what became of them.
 type killer struct {
 	app     *app
+	daemon  daemonFlags
 	options spawn.KillOptions
 	claims  claims
 	asJSON  bool
@@ -179,6 +185,7 @@ type victim struct {
 	id      pidfd.Identity // as it was given
 	process *pidfd.Process // nil where there is none
 	comm    string
+	watched int // claims that the daemon has for it, where it cannot be looked at
 	result  spawn.KillResult
 }
 
@@ -206,6 +213,7 @@ func (k *killer) kill(ctx context.Context, ids []pidfd.Identity) error {
 			v.comm = info.Comm
 		}
 	}
+	k.askDaemon(ctx, victims)
 	for i := range victims {
 		killing.Go(func() { k.killOne(ctx, &victims[i]) })
 	}
@@ -227,6 +235,45 @@ func (k *killer) kill(ctx context.Context, ids []pidfd.Identity) error {
 		return exitWith(statusFailed, nil)
 	}
 	return nil
+}
+
+// askDaemon finds out how much the daemon has claimed for those that cannot be looked at. It knows no more when they have ended.
+func (k *killer) askDaemon(ctx context.Context, victims []victim) {
+	var unseen []*victim
+	for i := range victims {
+		if v := &victims[i]; v.process != nil && !visible(v.id.PID) {
+			unseen = append(unseen, v)
+		}
+	}
+	if len(unseen) == 0 {
+		return
+	}
+	k.daemon.ask(ctx, k.app, func(ctx context.Context, d *client.Client) error {
+		owners, err := d.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, v := range unseen {
+			id, err := v.process.Identity()
+			if err != nil {
+				continue // it has ended
+			}
+			for _, o := range owners {
+				if o.Process == id.String() {
+					v.watched += len(o.Claims)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// visible tells whether we may see what a process has open.
+func visible(pid int) bool {
+	for _, err := range proc.FS("").Sockets(pid) {
+		return err == nil
+	}
+	return true
 }
 
 // killOne kills one process. Where there is none, what was told of it is treated all the same.
@@ -304,6 +351,9 @@ func (k *killer) tellVictim(v *victim) {
 	if exit.Known {
 		j.Exit = exit.String()
 	}
+	if v.result.SnapshotErr != nil {
+		j.DaemonClaims = v.watched
+	}
 	err := k.explain(v)
 	if err != nil {
 		k.failed = true
@@ -322,6 +372,9 @@ func (k *killer) tellVictim(v *victim) {
 	default:
 		k.app.stdout.printf("%s: ended\n", v)
 	}
+	if j.DaemonClaims > 0 && !k.asJSON {
+		k.app.stdout.printf("%s: %s left to the daemon\n", v, errors.New(countOf(j.DaemonClaims, "claim")))
+	}
 	if err != nil {
 		k.app.complain("%s", errors.New(oneLine(err)))
 	}
@@ -337,7 +390,7 @@ func (k *killer) explain(v *victim) error {
 		return fmt.Errorf("%s may not be killed by this user: %w", v, err)
 	case err != nil:
 		return err
-	case v.result.SnapshotErr != nil && len(k.claims.Paths)+len(k.claims.Conventions) == 0:
+	case v.result.SnapshotErr != nil && v.watched+len(k.claims.Paths)+len(k.claims.Conventions) == 0:
 		return fmt.Errorf("what %s had bound could not be seen, so files may be left (--bind PATH names them): %w",
 			v, v.result.SnapshotErr)
 	}
@@ -370,7 +423,10 @@ type jsonProcess struct {
 	Ended  bool     `json:"ended"`
 	Killed bool     `json:"killed"`
 	Exit   string   `json:"exit,omitempty"` // as far as it is known
-	Error  string   `json:"error,omitempty"`
+	// DaemonClaims are left to the daemon: what the process had open could not be seen.
+	DaemonClaims int `json:"daemon_claims,omitempty"`
+
+	Error string `json:"error,omitempty"`
 }
 
 // jsonFile is a sock-file of such a process.

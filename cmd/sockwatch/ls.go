@@ -23,10 +23,11 @@ import (
 
 func newLsCmd(a *app) *cobra.Command {
 	l := lister{app: a}
+	var daemon daemonFlags
 	cmd := &cobra.Command{
 		Use:        "ls [flags] [DIR]...",
 		Short:      "List sock-files: alive or dead, and who holds them",
-		SuggestFor: []string{"list", "ps", "status"},
+		SuggestFor: []string{"list", "ps"},
 		GroupID:    groupFiles,
 		Long: `List the sock-files in the directories, without changing anything: no server
 notices. Without DIR it is $XDG_RUNTIME_DIR, and /run for root.
@@ -39,10 +40,12 @@ notices. Without DIR it is $XDG_RUNTIME_DIR, and /run for root.
     TYPE     of the socket: stream, dgram or seqpacket
     AGE      since the file was made or last changed
     HOLDERS  the processes that have the socket open, and their users
+    OWNERS   the processes that a sockwatch daemon watches and has claimed the
+             file for: it goes with them. The column is there if a daemon is
 
 The files of a directory are sorted by path. With --json each is an object with
-path, state, reason, type, holders (pid, comm, uid, user), dev, inode and age_s
-(seconds).
+path, state, reason, type, holders (pid, comm, uid, user), dev, inode, age_s
+(seconds) and owners (process, pid, comm, uid, source, ended, exit).
 
 What cannot be read is told on standard error, and the exit status is 1 then. A
 dead or unknown file is no failure.`,
@@ -63,12 +66,14 @@ dead or unknown file is no failure.`,
 				}
 				args = []string{dir}
 			}
+			l.owners = daemon.fileOwners(cmd.Context(), a)
 			return l.list(cmd.Context(), args)
 		},
 		ValidArgsFunction: completeDirs,
 	}
 	cmd.Flags().BoolVarP(&l.recursive, "recursive", "r", false, "list the directories below, too; symlinks are not followed")
 	cmd.Flags().BoolVar(&l.dead, "dead", false, "list only dead ones")
+	daemon.register(cmd)
 	jsonFlag(cmd, &l.asJSON)
 	return cmd
 }
@@ -88,6 +93,7 @@ func defaultDir() (string, error) {
 // until there are enough for a search for holders.
 type lister struct {
 	app                     *app
+	owners                  fileOwners
 	recursive, dead, asJSON bool
 
 	files  []*sockFile
@@ -153,6 +159,7 @@ func (l *lister) add(ctx context.Context, f *reap.File) {
 		_ = f.Close()
 		return
 	}
+	s.Owners = l.owners.of(f.Path())
 	l.files = append(l.files, s)
 	if s.State == reap.StateDead {
 		_ = f.Close()
@@ -187,9 +194,17 @@ func (l *lister) print(ctx context.Context) {
 			l.app.stdout.object(s)
 		}
 	} else if len(l.files) > 0 {
-		t := l.app.stdout.table("STATE", "REASON", "TYPE", "AGE", "HOLDERS", "PATH")
+		headers := []string{"STATE", "REASON", "TYPE", "AGE", "HOLDERS", "PATH"}
+		if l.owners != nil {
+			headers = slices.Insert(headers, len(headers)-1, "OWNERS")
+		}
+		t := l.app.stdout.table(headers...)
 		for _, s := range l.files {
-			t.row(s.State.String(), string(s.Reason), s.Type, s.age(), s.holders(), s.file.Path())
+			row := []string{s.State.String(), string(s.Reason), s.Type, s.age(), s.holders(), s.file.Path()}
+			if l.owners != nil {
+				row = slices.Insert(row, len(row)-1, s.owners())
+			}
+			t.row(row...)
 		}
 		t.flush()
 	}
@@ -210,6 +225,7 @@ type sockFile struct {
 	Dev     uint64      `json:"dev"`
 	Inode   uint64      `json:"inode"`
 	AgeS    float64     `json:"age_s"`
+	Owners  []fileOwner `json:"owners,omitempty"` // that the daemon knows
 }
 
 // holder is a process that has the socket of a sock-file open.
@@ -305,20 +321,27 @@ func (s *sockFile) age() string {
 	}
 }
 
-// shownHolders is how many of them a line has room for.
-const shownHolders = 3
-
 func (s *sockFile) holders() string {
+	return someOf(s.Holders, func(h holder) string { return fmt.Sprintf("%d %s (%s)", h.PID, h.Comm, userOr(h.UID)) })
+}
+
+func (s *sockFile) owners() string {
+	return someOf(s.Owners, func(o fileOwner) string { return processAndComm(o.Process, o.Comm) })
+}
+
+// someOf lists as many processes as a line has room for.
+func someOf[T any](processes []T, name func(T) string) string {
+	const room = 3
 	var b strings.Builder
-	for i, h := range s.Holders {
-		if i == shownHolders {
-			fmt.Fprintf(&b, " and %d more", len(s.Holders)-i)
+	for i, p := range processes {
+		if i == room {
+			fmt.Fprintf(&b, " and %d more", len(processes)-i)
 			break
 		}
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%d %s (%s)", h.PID, h.Comm, userOr(h.UID))
+		b.WriteString(name(p))
 	}
 	return b.String()
 }

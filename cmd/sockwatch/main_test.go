@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 	// Under the race detector each of the hundreds of processes would wait for a second at its end.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	testscript.Main(testutil.Checked(m), map[string]func(){
+		"canned":    canned,
 		"puppet":    puppet,
 		"receiver":  receiver,
 		"shell":     shell,

@@ -31,6 +31,7 @@ import (
 const (
 	groupProcesses = "processes"
 	groupFiles     = "files"
+	groupDaemon    = "daemon"
 	groupProgram   = "program"
 )
 
@@ -95,13 +96,16 @@ Environment:
 	root.AddGroup(
 		&cobra.Group{ID: groupProcesses, Title: "Processes and what they leave behind:"},
 		&cobra.Group{ID: groupFiles, Title: "Sock-files:"},
+		&cobra.Group{ID: groupDaemon, Title: "The daemon, which watches for everybody:"},
 		&cobra.Group{ID: groupProgram, Title: "This machine and this program:"},
 	)
 	root.SetHelpCommandGroupID(groupProgram)
 	root.SetCompletionCommandGroupID(groupProgram)
 	root.AddCommand(
 		newCheckCmd(a),
+		newDaemonCmd(a), newConfigCmd(a),
 		newDoctorCmd(a),
+		newEventsCmd(a),
 		newExplainCmd(a),
 		newKillCmd(a),
 		newLsCmd(a),
@@ -109,7 +113,10 @@ Environment:
 		newNotifyCmd(a),
 		newReapCmd(a),
 		newRunCmd(a),
+		newStatusCmd(a),
+		newUnwatchCmd(a),
 		newVersionCmd(a),
+		newWatchCmd(a),
 	)
 	root.PersistentFlags().Var(logLevel{&a.log}, "log-level", "log what is of `LEVEL` and above: debug, info, warn, error")
 	_ = root.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions(logLevels, cobra.ShellCompDirectiveNoFileComp))

@@ -15,6 +15,8 @@ type Status struct {
 	UIDs, GIDs IDs
 	// NSPIDs are the process's ids in the pid namespaces from procfs's own inwards. It is nil without CONFIG_PID_NS.
 	NSPIDs []int
+	// Groups are the supplementary groups.
+	Groups []uint32
 }
 
 // IDs are the user or group ids of a process: credentials(7).
@@ -53,6 +55,8 @@ func parseStatus(b []byte) (Status, error) {
 			s.GIDs, err = parseIDs(value)
 		case "NSpid":
 			s.NSPIDs, err = parseInts(value)
+		case "Groups":
+			s.Groups, err = parseGroups(value)
 		}
 		if err != nil {
 			return Status{}, fmt.Errorf("%s: %w", key, err)
@@ -82,6 +86,18 @@ func parseIDs(b []byte) (IDs, error) {
 		return IDs{}, errStatus
 	}
 	return IDs{Real: ids[0], Effective: ids[1], Saved: ids[2], Filesystem: ids[3]}, nil
+}
+
+func parseGroups(b []byte) ([]uint32, error) {
+	var groups []uint32
+	for v := range bytes.FieldsSeq(b) {
+		id, err := strconv.ParseUint(string(v), 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		groups = append(groups, uint32(id))
+	}
+	return groups, nil
 }
 
 // parseInts reads numbers that white space separates.

@@ -28,3 +28,12 @@ func FileTime() time.Time {
 	}
 	return time.Unix(ts.Unix())
 }
+
+// Monotonic is the time of CLOCK_MONOTONIC, as clock_gettime(2).
+func Monotonic() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}

@@ -1,0 +1,244 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sockwatch/sockwatch/client"
+	"github.com/sockwatch/sockwatch/internal/asuser"
+	"github.com/sockwatch/sockwatch/internal/config"
+	"github.com/sockwatch/sockwatch/internal/notifyd"
+	"github.com/sockwatch/sockwatch/internal/records"
+	"github.com/sockwatch/sockwatch/internal/varlink"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// NotifyName is the name of the notify socket in the runtime directory.
+const NotifyName = "notify"
+
+// Options say how a Daemon works.
+type Options struct {
+	RuntimeDir string // absolute; made if it is missing
+	Config     config.Config
+	Version    string
+	Log        zerolog.Logger
+	// Control and Notify are sockets that are there already, as from systemd. Nil: they are made in the runtime directory.
+	Control *net.UnixListener
+	Notify  *net.UnixConn
+}
+
+// Daemon is the service. Safe for concurrent use.
+type Daemon struct {
+	o       Options
+	log     zerolog.Logger
+	config  atomic.Pointer[config.Config]
+	started time.Time
+
+	store    *records.Store
+	watcher  *watch.Watcher
+	users    *asuser.Runner
+	root     int // descriptor of our root directory
+	control  *net.UnixListener
+	own      []*reap.File // of the sockets that we have made
+	receiver *notifyd.Receiver
+	history  *history
+	keeper   *keeper
+	spaces   spaces
+
+	mu     sync.Mutex
+	owners map[string]*registered // by id
+	byUID  map[uint32]int         // how many each user has registered
+}
+
+// New starts a daemon: the lock, the records of the one before, which are taken up, the sockets. Run serves.
+//
+// Errors: *records.LockedError when another daemon has the runtime directory.
+func New(o Options) (*Daemon, error) {
+	d := &Daemon{
+		o: o, log: o.Log, started: time.Now(), users: asuser.New(), root: -1,
+		owners: map[string]*registered{}, byUID: map[uint32]int{},
+	}
+	d.config.Store(&o.Config)
+	if err := d.open(); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) open() (err error) {
+	if err := os.MkdirAll(d.o.RuntimeDir, 0o755); err != nil {
+		return fmt.Errorf("make the runtime directory: %w", err)
+	}
+	if d.store, err = records.Open(filepath.Join(d.o.RuntimeDir, "owners")); err != nil {
+		return err
+	}
+	if d.root, err = openRoot("/"); err != nil {
+		return err
+	}
+	d.keeper = newKeeper(d)
+	if d.watcher, err = watch.New(watch.Options{
+		Log: d.log, Policy: watch.Policy{Decide: d.decide, Changed: d.keeper.changed},
+	}); err != nil {
+		return err
+	}
+	d.history = newHistory(d.watcher)
+	if err := d.listen(); err != nil {
+		return err
+	}
+	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
+		return err
+	}
+	d.spaces.d = d
+	d.spaces.set(d.o.Config.Bindspaces)
+	d.restore()
+	d.keeper.start()
+	return nil
+}
+
+// listen makes the sockets, or takes over those that are there.
+func (d *Daemon) listen() (err error) {
+	control, notify := d.controlPath(), d.notifyPath()
+	if d.control = d.o.Control; d.control == nil {
+		if err := d.clear(control); err != nil {
+			return err
+		}
+		if d.control, err = net.ListenUnix("unix", &net.UnixAddr{Name: control, Net: "unix"}); err != nil {
+			return fmt.Errorf("make the control socket: %w", err)
+		}
+		d.control.SetUnlinkOnClose(false) // by name: it is removed as any other
+		if err := d.made(control); err != nil {
+			return err
+		}
+	}
+	options := notifyd.Options{Mode: 0o666}
+	if d.o.Notify != nil {
+		d.receiver, err = notifyd.Receive(d.o.Notify, options)
+		return err
+	}
+	if err := d.clear(notify); err != nil {
+		return err
+	}
+	d.receiver, err = notifyd.Listen(notify, options)
+	return err
+}
+
+func (d *Daemon) controlPath() string { return filepath.Join(d.o.RuntimeDir, client.ControlName) }
+func (d *Daemon) notifyPath() string  { return filepath.Join(d.o.RuntimeDir, NotifyName) }
+
+// made opens the control socket to everybody, and remembers to remove it.
+func (d *Daemon) made(path string) error {
+	f, err := reap.Open(path)
+	if err != nil {
+		return err
+	}
+	d.own = append(d.own, f)
+	_, _ = f.Probe() // what was seen alive can be removed anywhere
+	return os.Chmod(path, 0o666)
+}
+
+// clear removes what a daemon that was killed has left of its sockets. We have the lock, so nobody else is about to bind there.
+func (d *Daemon) clear(path string) error {
+	f, err := reap.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("the daemon's own socket is in the way: %w", err)
+	}
+	defer f.Close()
+	if r := f.Remove(reap.RemoveOptions{}); r.Outcome != reap.OutcomeRemoved && r.Outcome != reap.OutcomeGone {
+		return fmt.Errorf("%s is in the way: %s %s %w", path, r.Outcome, r.Reason, r.Err)
+	}
+	return nil
+}
+
+// Run serves until ctx ends.
+func (d *Daemon) Run(ctx context.Context) error {
+	server := varlink.New(varlink.Options{
+		Vendor: "sockwatch", Product: "sockwatch", Version: d.o.Version, URL: "https://github.com/sockwatch/sockwatch",
+		ErrorInterface: client.Interface,
+		Refused: func(p *varlink.Peer, err error) {
+			d.log.Warn().Err(err).Int32("pid", p.PID).Uint32("uid", p.UID).Msg("a connection is refused")
+		},
+		Failed: func(p *varlink.Peer, method string, err error) {
+			d.log.Error().Err(err).Str("method", method).Int32("pid", p.PID).Msg("a call failed")
+		},
+	}, d.iface())
+	return server.Serve(ctx, d.control)
+}
+
+// Reload takes another configuration: its rules are for claims that are made from now on, its bindspaces are watched.
+func (d *Daemon) Reload(c config.Config) {
+	d.config.Store(&c)
+	d.spaces.set(c.Bindspaces)
+}
+
+// Close ends the daemon and keeps its records.
+func (d *Daemon) Close() error {
+	if d.keeper != nil {
+		d.keeper.close() // before the end of the watcher, which ends all claims
+	}
+	if d.watcher != nil {
+		_ = d.watcher.Close() // and the receiver with it
+	} else if d.receiver != nil {
+		_ = d.receiver.Close()
+	}
+	if d.history != nil {
+		d.history.close()
+	}
+	if d.control != nil {
+		_ = d.control.Close()
+	}
+	for _, f := range d.own {
+		f.Remove(reap.RemoveOptions{})
+		_ = f.Close()
+	}
+	for _, r := range d.owners {
+		r.closeRoot()
+	}
+	d.users.Close()
+	if d.root >= 0 {
+		closeRoot(d.root)
+	}
+	if d.store != nil {
+		return d.store.Close()
+	}
+	return nil
+}
+
+// decide is the policy for a claim: an administrator's rule, or else it is removed.
+func (d *Daemon) decide(c watch.Candidate) watch.Action {
+	cfg := d.config.Load()
+	action, ok := cfg.Rules.Decide(config.Candidate{
+		Path: filepath.Clean(c.Path), UID: c.UID, Comm: c.Comm, Cgroup: cgroupOf(cfg.Rules, c.PID),
+	})
+	switch {
+	case ok && action == config.Ignore:
+		return watch.ActionIgnore
+	case ok && action == config.Report, cfg.DryRun:
+		return watch.ActionReport
+	}
+	return watch.ActionReap
+}
+
+// identify gives the handle of a process that a client has named: PID:INODE, or PID alone.
+func identify(s string) (*pidfd.Process, error) {
+	id, err := pidfd.ParseIdentity(s)
+	if err != nil {
+		return nil, err
+	}
+	return id.Open()
+}

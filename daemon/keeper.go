@@ -1,0 +1,117 @@
+package daemon
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/sockwatch/sockwatch/internal/records"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// keeper keeps the records of owners as these change. What a client is told to be done is kept before; this is for what
+// the daemon finds out by itself, and for what has come to its end.
+type keeper struct {
+	d *Daemon
+
+	mu     sync.Mutex
+	due    *sync.Cond
+	dirty  map[*watch.Owner]struct{}
+	closed bool
+	done   sync.WaitGroup
+
+	writing sync.Mutex // a record is written by one at a time
+}
+
+func newKeeper(d *Daemon) *keeper {
+	k := &keeper{d: d, dirty: map[*watch.Owner]struct{}{}}
+	k.due = sync.NewCond(&k.mu)
+	return k
+}
+
+// changed is the watcher's word that an owner is not what it was. It is called with the watcher's locks held.
+func (k *keeper) changed(o *watch.Owner) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.dirty[o] = struct{}{}
+	k.due.Signal()
+}
+
+func (k *keeper) start() { k.done.Go(k.run) }
+
+func (k *keeper) run() {
+	for {
+		k.mu.Lock()
+		for len(k.dirty) == 0 && !k.closed {
+			k.due.Wait()
+		}
+		if k.closed {
+			k.mu.Unlock()
+			return
+		}
+		dirty := k.dirty
+		k.dirty = map[*watch.Owner]struct{}{}
+		k.mu.Unlock()
+		for o := range dirty {
+			if err := k.keep(o); err != nil {
+				k.d.log.Error().Err(err).Stringer("process", o.Identity()).Msg("keep the record of an owner: its claims would be lost with the daemon")
+			}
+		}
+	}
+}
+
+// close ends the keeping: what is not settled is kept as it is.
+func (k *keeper) close() {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return
+	}
+	k.closed = true
+	dirty := k.dirty
+	k.due.Signal()
+	k.mu.Unlock()
+	k.done.Wait()
+	for o := range dirty {
+		_ = k.keep(o)
+	}
+}
+
+// keep writes the record of an owner, or removes it when there is nothing left to do for it.
+func (k *keeper) keep(o *watch.Owner) error {
+	k.writing.Lock()
+	defer k.writing.Unlock()
+	id := o.Identity()
+	if id == (pidfd.Identity{}) || id.BootID == "" { // without a process, or of one that was gone when it was found: it is settled at once
+		return nil
+	}
+	name, reg := k.d.find(o)
+	if o.Ended() {
+		k.d.forget(name, o)
+		return k.d.store.Delete(name)
+	}
+	r := records.Record{Process: id, Comm: o.Comm(), UID: o.UID()}
+	if reg != nil {
+		u := reg.claimant
+		r.Claimant, r.Name, r.Bindspaces, r.Conventions = &u, reg.name, reg.bindspaces, reg.conventionTexts()
+	}
+	for _, c := range o.Claims() {
+		s := c.State()
+		if !s.Open {
+			continue
+		}
+		claim := records.Claim{Path: s.Path, Source: s.Source.String(), Named: s.Named, Alive: s.SeenAlive}
+		if s.Identified {
+			claim.File = s.File.String()
+		}
+		r.Claims = append(r.Claims, claim)
+	}
+	if reg == nil && len(r.Claims) == 0 {
+		return k.d.store.Delete(name)
+	}
+	err := k.d.store.Put(name, r)
+	if errors.Is(err, records.ErrOtherBoot) {
+		return nil
+	}
+	return err
+}

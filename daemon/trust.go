@@ -1,0 +1,192 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/client"
+	"github.com/sockwatch/sockwatch/internal/asuser"
+	"github.com/sockwatch/sockwatch/internal/config"
+	"github.com/sockwatch/sockwatch/internal/proc"
+	"github.com/sockwatch/sockwatch/internal/sys"
+	"github.com/sockwatch/sockwatch/internal/varlink"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// claimant finds out who calls. Whose sock-files may be removed on his word is what the kernel allows him.
+func (d *Daemon) claimant(p *varlink.Peer) (asuser.User, error) {
+	u := asuser.User{UID: p.UID, GID: p.GID}
+	euid := uint32(os.Geteuid())
+	switch {
+	case p.PID == 0:
+		return u, notPermitted("the caller", "it is outside of the daemon's pid namespace")
+	case p.UID != euid && p.UID == overflowUID():
+		return u, notPermitted("the caller", "its user is not known here: it is of another user namespace")
+	case euid != 0 && p.UID != euid && p.UID != 0:
+		return u, notPermitted("the caller", fmt.Sprintf("this daemon serves user %d", euid))
+	}
+	groups, err := p.Groups()
+	if err != nil && p.UID != euid {
+		return u, fmt.Errorf("ask for the caller's groups: %w", err)
+	}
+	u.Groups = groups
+	return u, nil
+}
+
+// overflowUID is what a uid reads as that has no number in our user namespace.
+func overflowUID() uint32 {
+	n, err := proc.FS("").Sysctl("kernel/overflowuid")
+	if err != nil {
+		return 65534
+	}
+	return uint32(n)
+}
+
+// mayWatch tells whether a user may register a process: one of his own.
+func mayWatch(u asuser.User, p *pidfd.Process, what string) error {
+	if p.PID() == os.Getpid() {
+		return notPermitted(what, "it is the daemon itself")
+	}
+	info, err := p.Info()
+	if errors.Is(err, pidfd.ErrExited) {
+		return &varlink.Error{Name: client.Interface + ".NoSuchProcess", Parameters: map[string]any{"process": what}}
+	}
+	if err != nil {
+		return err
+	}
+	if u.UID != 0 && info.EUID != u.UID {
+		return notPermitted(what, fmt.Sprintf("the process is of user %d", info.EUID))
+	}
+	return nil
+}
+
+var (
+	errNotOwn   = fmt.Errorf("%w: the sock-file belongs to another user", fs.ErrPermission)
+	errRelative = fmt.Errorf("%w: the path is not absolute", fs.ErrInvalid)
+)
+
+// openAs opens a sock-file with a user's rights, below a root directory, for it to be removed with these.
+func (d *Daemon) openAs(u asuser.User, root int, path string) (*reap.File, error) {
+	if !strings.HasPrefix(path, "/") {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errRelative}
+	}
+	var as func(f func()) error
+	if u.UID != 0 && os.Geteuid() == 0 {
+		as = func(f func()) error { return d.users.Do(u, f) }
+	}
+	f, err := reap.OpenAs(as, root, path)
+	if err != nil {
+		return nil, err
+	}
+	if u.UID != 0 && f.UID() != u.UID {
+		_ = f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotOwn}
+	}
+	return f, nil
+}
+
+// openReported opens what a process has reported, with its own rights.
+func (d *Daemon) openReported(s watch.Sender, root, path string) (*reap.File, error) {
+	u := asuser.User{UID: s.UID, GID: s.GID}
+	if status, err := proc.FS("").Status(s.PID); err == nil && status.UIDs.Effective == s.UID { // else it is gone, and has none
+		u.Groups = status.Groups
+	}
+	fd := d.root
+	if root != "/" {
+		var err error
+		if fd, err = openRoot(root); err != nil {
+			return nil, err
+		}
+		defer closeRoot(fd)
+	}
+	return d.openAs(u, fd, path)
+}
+
+// userOf is a user as the user database has him, for files that nobody in particular has registered.
+func userOf(uid uint32) asuser.User {
+	u := asuser.User{UID: uid, GID: overflowUID()}
+	found, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return u
+	}
+	if gid, err := strconv.ParseUint(found.Gid, 10, 32); err == nil {
+		u.GID = uint32(gid)
+	}
+	return u
+}
+
+// openRoot opens a root directory.
+func openRoot(path string) (int, error) {
+	fd, err := sys.OpenDir(unix.AT_FDCWD, path)
+	if err != nil {
+		return -1, fmt.Errorf("open root directory %s: %w", path, err)
+	}
+	return fd, nil
+}
+
+func closeRoot(fd int) { _ = sys.Close(fd) }
+
+// rootOf opens a process's root directory, or gives ours where it is the same, in the same mounts.
+func (d *Daemon) rootOf(p *pidfd.Process) (fd int, own bool, err error) {
+	dir := "/proc/" + strconv.Itoa(p.PID())
+	same := true
+	for ours, theirs := range map[string]string{"/": dir + "/root", "/proc/self/ns/mnt": dir + "/ns/mnt"} {
+		our, err := os.Stat(ours)
+		if err != nil {
+			return -1, false, err
+		}
+		their, err := os.Stat(theirs)
+		if err != nil {
+			return -1, false, err
+		}
+		same = same && os.SameFile(our, their)
+	}
+	if same {
+		return d.root, false, nil
+	}
+	if fd, err = openRoot(dir + "/root"); err != nil {
+		return -1, false, err
+	}
+	if exited, err := p.Exited(); err != nil || exited { // the number may have been another process's
+		closeRoot(fd)
+		return -1, false, pidfd.ErrExited
+	}
+	return fd, true, nil
+}
+
+// cgroupOf is a process's cgroup, if a rule asks for one.
+func cgroupOf(rules config.Rules, pid int) string {
+	for _, r := range rules {
+		if len(r.Cgroup) == 0 {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+		if err != nil {
+			return ""
+		}
+		for line := range strings.Lines(string(b)) {
+			if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+				return path
+			}
+		}
+		return ""
+	}
+	return ""
+}
+
+func notPermitted(what, why string) error {
+	return &varlink.Error{Name: client.Interface + ".NotPermitted", Parameters: map[string]any{"what": what, "why": why}}
+}
+
+func invalid(what string, err error) error {
+	return &varlink.Error{Name: client.Interface + ".Invalid", Parameters: map[string]any{"what": what, "why": err.Error()}}
+}
