@@ -96,7 +96,12 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		return nil, err
 	}
 	id := ownerID(identity, u)
+	d.registering.Lock() // two requests for one process make one owner
+	defer d.registering.Unlock()
 	if r := d.get(id, u); r != nil {
+		if q.Name != "" || len(q.Bindspaces)+len(q.Conventions) > 0 {
+			return nil, invalid(q.Process, errors.New("it is watched already: name, bindspaces and conventions are for the first time; unwatch it before"))
+		}
 		return r, d.claimAll(r, q.Paths, p)
 	}
 	d.mu.Lock()
@@ -122,7 +127,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	}
 	keep = true // the watcher has it
 	d.mu.Lock()
-	d.owners[id] = r
+	d.owners[id], d.byOwner[r.owner] = r, r
 	d.byUID[u.UID]++
 	d.mu.Unlock()
 	again, err := identity.Open() // to look at what it holds: the other one is the watcher's, and may be closed
@@ -434,13 +439,16 @@ func (d *Daemon) serveMonitor(ctx context.Context, call *varlink.Call) error {
 	}
 	sub := d.watcher.Subscribe(1 << 10)
 	defer sub.Close()
+	if err := call.ReplyContinues(map[string]any{"dropped": 0}); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return ctx.Err()
 		case e, ok := <-sub.C():
 			if !ok {
-				return nil
+				return ctx.Err()
 			}
 			if u.UID != 0 && e.UID != u.UID {
 				continue

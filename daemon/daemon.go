@@ -57,9 +57,12 @@ type Daemon struct {
 	keeper   *keeper
 	spaces   spaces
 
-	mu     sync.Mutex
-	owners map[string]*registered // by id
-	byUID  map[uint32]int         // how many each user has registered
+	registering sync.Mutex // held while a process is registered
+
+	mu      sync.Mutex
+	owners  map[string]*registered // by id
+	byOwner map[*watch.Owner]*registered
+	byUID   map[uint32]int // how many each user has registered
 }
 
 // New starts a daemon: the lock, the records of the one before, which are taken up, the sockets. Run serves.
@@ -68,7 +71,7 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		o: o, log: o.Log, started: time.Now(), users: asuser.New(), root: -1,
-		owners: map[string]*registered{}, byUID: map[uint32]int{},
+		owners: map[string]*registered{}, byOwner: map[*watch.Owner]*registered{}, byUID: map[uint32]int{},
 	}
 	d.config.Store(&o.Config)
 	if err := d.open(); err != nil {
@@ -222,9 +225,13 @@ func (d *Daemon) Close() error {
 // decide is the policy for a claim: an administrator's rule, or else it is removed.
 func (d *Daemon) decide(c watch.Candidate) watch.Action {
 	cfg := d.config.Load()
-	action, ok := cfg.Rules.Decide(config.Candidate{
-		Path: filepath.Clean(c.Path), UID: c.UID, Comm: c.Comm, Cgroup: cgroupOf(cfg.Rules, c.PID),
-	})
+	var action config.Action
+	var ok bool
+	if len(cfg.Rules) > 0 {
+		action, ok = cfg.Rules.Decide(config.Candidate{
+			Path: resolved(c.Path), UID: c.UID, Comm: c.Comm, Cgroup: cgroupOf(cfg.Rules, c.PID),
+		})
+	}
 	switch {
 	case ok && action == config.Ignore:
 		return watch.ActionIgnore
@@ -232,6 +239,16 @@ func (d *Daemon) decide(c watch.Candidate) watch.Action {
 		return watch.ActionReport
 	}
 	return watch.ActionReap
+}
+
+// resolved is a path without symlinks on its way: a rule must see one name for one file, or who names a file could go around it. The last
+// element is not followed.
+func resolved(path string) string {
+	dir, err := filepath.EvalSymlinks(parent(path))
+	if err != nil { // it is still to come
+		return filepath.Clean(path)
+	}
+	return filepath.Join(dir, filepath.Base(path))
 }
 
 // identify gives the handle of a process that a client has named: PID:INODE, or PID alone.

@@ -51,10 +51,8 @@ func (r *registered) closeRoot() {
 func (d *Daemon) find(o *watch.Owner) (string, *registered) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id, r := range d.owners {
-		if r.owner == o {
-			return id, r
-		}
+	if r := d.byOwner[o]; r != nil {
+		return r.id, r
 	}
 	return foundID(o.Identity()), nil
 }
@@ -65,6 +63,7 @@ func (d *Daemon) forget(id string, o *watch.Owner) {
 	defer d.mu.Unlock()
 	if r := d.owners[id]; r != nil && r.owner == o {
 		delete(d.owners, id)
+		delete(d.byOwner, o)
 		d.byUID[r.claimant.UID]--
 		r.closeRoot()
 	}
@@ -139,7 +138,7 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 	}
 	if rec.Claimant != nil {
 		d.mu.Lock()
-		d.owners[id] = r
+		d.owners[id], d.byOwner[r.owner] = r, r
 		d.byUID[r.claimant.UID]++
 		d.mu.Unlock()
 	}

@@ -17,7 +17,7 @@ const (
 // Candidate is a claim about which Policy.Decide is asked.
 type Candidate struct {
 	Path   string
-	UID    uint32 // of the sock-file, or of the owner while there is no file
+	UID    uint32 // of the owner; of the sock-file where the owner is not known
 	PID    int
 	Comm   string
 	Source Source
@@ -38,7 +38,7 @@ func (w *Watcher) decide(c *Claim) {
 		return
 	}
 	uid := c.owner.uid
-	if c.file != nil {
+	if c.file != nil && c.owner.process == nil {
 		uid = c.file.UID()
 	}
 	c.action = w.policy.Decide(Candidate{Path: c.path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Source: c.source})

@@ -122,10 +122,7 @@ func (a *app) checkConfig(file string, explicit, asJSON bool) error {
 	}
 	switch {
 	case wrong != nil && !asJSON:
-		for _, p := range wrong.Problems {
-			// Not by complain: editors go by the file's name at the beginning of the line.
-			a.stderr.printf("%s:%d:%d: %s\n", file, p.Line, p.Column, errors.New(p.String()))
-		}
+		a.complainConfig(wrong)
 		fallthrough
 	case wrong != nil:
 		return exitWith(statusFailed, nil)
@@ -144,4 +141,12 @@ func counted(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// complainConfig tells what is wrong with a configuration.
+func (a *app) complainConfig(wrong *config.Error) {
+	for _, p := range wrong.Problems {
+		// Not by complain: editors go by the file's name at the beginning of the line.
+		a.stderr.printf("%s:%d:%d: %s\n", wrong.File, p.Line, p.Column, errors.New(p.String()))
+	}
 }

@@ -78,7 +78,7 @@ func (f *daemonRunFlags) run(cmd *cobra.Command, a *app) (err error) {
 			return err
 		}
 	}
-	cfg, err := f.load(path, explicit)
+	cfg, err := f.load(a, path, explicit)
 	if err != nil {
 		return err
 	}
@@ -121,9 +121,8 @@ func (f *daemonRunFlags) run(cmd *cobra.Command, a *app) (err error) {
 			f.tell(a, sd.SdNotifyWatchdog)
 		case <-hup:
 			f.tell(a, fmt.Sprintf("%s\nMONOTONIC_USEC=%d", sd.SdNotifyReloading, sys.Monotonic().Microseconds()))
-			if cfg, err := f.load(path, explicit); err != nil {
-				a.complain("%s", err)
-				a.complain("the settings stay as they were")
+			if cfg, err := f.load(a, path, explicit); err != nil {
+				a.complain("%s; the settings stay as they were", err)
 			} else {
 				d.Reload(cfg)
 				log.Info().Str("config", cfg.File).Msg("the configuration was read again")
@@ -133,8 +132,13 @@ func (f *daemonRunFlags) run(cmd *cobra.Command, a *app) (err error) {
 	}
 }
 
-func (f *daemonRunFlags) load(path string, explicit bool) (config.Config, error) {
+func (f *daemonRunFlags) load(a *app, path string, explicit bool) (config.Config, error) {
 	cfg, err := config.Load(path, explicit)
+	var wrong *config.Error
+	if errors.As(err, &wrong) {
+		a.complainConfig(wrong)
+		err = fmt.Errorf("the configuration %s is wrong", path)
+	}
 	cfg.DryRun = cfg.DryRun || f.dryRun
 	return cfg, err
 }
