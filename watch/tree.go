@@ -79,7 +79,7 @@ func (w *Watcher) addDead(id pidfd.Identity, root *Owner) (*Owner, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o.id, o.phase, o.exitAt, o.root = id, dead, now(), root
-	o.exit = pidfd.Exit{Reason: pidfd.ReasonNotKept}
+	o.exit = pidfd.Exit{Reason: "it was gone before it was watched"}
 	o.exited.fire()
 	return o, nil
 }

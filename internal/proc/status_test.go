@@ -10,9 +10,10 @@ import (
 
 func TestStatus(t *testing.T) {
 	want := Status{
-		TGID: 26231,
-		UIDs: IDs{1000, 1001, 1002, 1003},
-		GIDs: IDs{2000, 2001, 2002, 1<<32 - 2},
+		TGID:   26231,
+		UIDs:   IDs{1000, 1001, 1002, 1003},
+		GIDs:   IDs{2000, 2001, 2002, 1<<32 - 2},
+		Groups: []uint32{4, 24, 27, 1000},
 	}
 	got, err := fixture.Status(26231)
 	must(t, err)
@@ -37,7 +38,7 @@ func TestStatusMalformed(t *testing.T) {
 		"", "Tgid", "Tgid:\t1\n", strings.TrimPrefix(whole, "Tgid:\t1\n"),
 		strings.Replace(whole, "Uid:\t1", "Uid:\t", 1), strings.Replace(whole, "Uid:\t1", "Uid:\t1\t1", 1),
 		strings.Replace(whole, "Gid:\t1", "Gid:\t-1", 1), strings.Replace(whole, "Gid:\t1", "Gid:\t4294967296", 1),
-		strings.Replace(whole, "NSpid:\t1", "NSpid:\tx", 1), strings.Replace(whole, "Tgid:\t1", "Tgid:\t", 1),
+		strings.Replace(whole, "NSpid:\t1", "NSpid:\tx", 1), whole + "Groups:\t-1\n", strings.Replace(whole, "Tgid:\t1", "Tgid:\t", 1),
 	} {
 		if got, err := parseStatus([]byte(s)); err == nil {
 			t.Errorf("parseStatus(%q) = %+v; want an error", s, got)
@@ -48,11 +49,18 @@ func TestStatusMalformed(t *testing.T) {
 func TestStatusLive(t *testing.T) {
 	got, err := FS("").Status(os.Getpid())
 	must(t, err)
+	ours, err := os.Getgroups()
+	must(t, err)
+	var groups []uint32
+	for _, g := range ours {
+		groups = append(groups, uint32(g))
+	}
 	want := Status{
 		TGID:   os.Getpid(),
 		UIDs:   IDs{uint32(os.Getuid()), uint32(os.Geteuid()), uint32(os.Geteuid()), uint32(os.Geteuid())},
 		GIDs:   IDs{uint32(os.Getgid()), uint32(os.Getegid()), uint32(os.Getegid()), uint32(os.Getegid())},
 		NSPIDs: got.NSPIDs,
+		Groups: groups,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
