@@ -137,23 +137,19 @@ func closeRoot(fd int) { _ = sys.Close(fd) }
 
 // rootOf opens a process's root directory, or gives ours where it is the same, in the same mounts.
 func (d *Daemon) rootOf(p *pidfd.Process) (fd int, own bool, err error) {
-	dir := "/proc/" + strconv.Itoa(p.PID())
-	same := true
-	for ours, theirs := range map[string]string{"/": dir + "/root", "/proc/self/ns/mnt": dir + "/ns/mnt"} {
-		our, err := os.Stat(ours)
-		if err != nil {
-			return -1, false, err
-		}
-		their, err := os.Stat(theirs)
-		if err != nil {
-			return -1, false, err
-		}
-		same = same && os.SameFile(our, their)
+	same, err := proc.FS("").SameRoot(p.PID())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return -1, false, pidfd.ErrExited
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		same = true // it hides itself from its own user, as ssh-agent does; who cannot do otherwise shares our root directory
+	case err != nil:
+		return -1, false, err
 	}
 	if same {
 		return d.root, false, nil
 	}
-	if fd, err = openRoot(dir + "/root"); err != nil {
+	if fd, err = openRoot("/proc/" + strconv.Itoa(p.PID()) + "/root"); err != nil {
 		return -1, false, err
 	}
 	if exited, err := p.Exited(); err != nil || exited { // the number may have been another process's

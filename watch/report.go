@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/sockwatch/sockwatch/internal/notifyd"
+	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/notify"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
@@ -342,24 +343,10 @@ func (s subject) root() string {
 	if s.process == nil {
 		return ""
 	}
-	theirs := "/proc/" + strconv.Itoa(s.pid)
-	same := true
-	// In a mount namespace of its own the directory can be the same one, and what is mounted below another.
-	for ours, theirs := range map[string]string{"/": theirs + "/root", "/proc/self/ns/mnt": theirs + "/ns/mnt"} {
-		our, err := os.Stat(ours)
-		if err != nil {
-			return ""
-		}
-		their, err := os.Stat(theirs)
-		if err != nil {
-			return ""
-		}
-		same = same && os.SameFile(our, their)
-	}
-	if same {
+	if same, err := proc.FS("").SameRoot(s.pid); err != nil || same {
 		return ""
 	}
-	return theirs + "/root"
+	return "/proc/" + strconv.Itoa(s.pid) + "/root"
 }
 
 // passOn tells the outer watcher what a report says.
