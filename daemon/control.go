@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/client"
 	"github.com/sockwatch/sockwatch/internal/asuser"
@@ -131,14 +134,18 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	d.byUID[u.UID]++
 	d.mu.Unlock()
 	again, err := identity.Open() // to look at what it holds: the other one is the watcher's, and may be closed
-	if errors.Is(err, pidfd.ErrExited) {
-		return r, d.claimAll(r, q.Paths, nil)
+	if err == nil {
+		defer again.Close()
+	} else if errors.Is(err, pidfd.ErrExited) {
+		err = nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = d.claimAll(r, q.Paths, again)
 	}
-	defer again.Close()
-	return r, d.claimAll(r, q.Paths, again)
+	if err != nil { // all of it or nothing
+		return nil, errors.Join(err, d.drop(r))
+	}
+	return r, nil
 }
 
 // maySearch tells whether the claimant can use a directory as a bindspace: one in our own root directory that he may search.
@@ -183,9 +190,11 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) {
 	defer held.Close()
 	path := held.Path()
 	if r.ownRoot { // as the process sees it
-		if at := strings.Index(path, "/root/"); strings.HasPrefix(path, "/proc/") && at > 0 {
-			path = path[at+len("/root"):]
+		dir := "/proc/" + strconv.Itoa(r.owner.Identity().PID) + "/root"
+		if link, err := os.Readlink(dir); err == nil && link != "/" && strings.HasPrefix(path, link+"/") {
+			dir = link
 		}
+		path = strings.TrimPrefix(path, dir)
 	}
 	f, err := d.openAs(r.claimant, r.root, path)
 	if err != nil {
@@ -209,13 +218,16 @@ func (d *Daemon) claimPath(r *registered, path string) error {
 	if r.claimant.UID != 0 && len(r.owner.Claims()) >= mostClaims {
 		return limitReached("claims of a process", mostClaims)
 	}
+	if len(path) >= unix.PathMax {
+		return invalid(path, unix.ENAMETOOLONG)
+	}
 	f, err := d.openAs(r.claimant, r.root, path)
 	switch {
 	case err == nil:
 		_ = f.Close()
 	case errors.Is(err, fs.ErrPermission):
 		return notPermitted(path, err.Error())
-	case errors.Is(err, reap.ErrNotSocket), errors.Is(err, fs.ErrInvalid):
+	case errors.Is(err, reap.ErrNotSocket), errors.Is(err, fs.ErrInvalid), errors.Is(err, unix.ENAMETOOLONG):
 		return invalid(path, err)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
@@ -255,12 +267,19 @@ func (d *Daemon) serveUnwatch(_ context.Context, call *varlink.Call) error {
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	_ = r.owner.Release()
-	d.forget(q.ID, r.owner)
-	if err := d.store.Delete(q.ID); err != nil {
+	if err := d.drop(r); err != nil {
 		return d.refuse(call, err)
 	}
 	return nil
+}
+
+// drop ends the watching of what was registered, and its record.
+func (d *Daemon) drop(r *registered) error {
+	d.keeper.writing.Lock() // a record that is being written is there before it is removed
+	defer d.keeper.writing.Unlock()
+	_ = r.owner.Release()
+	d.forget(r.id, r.owner)
+	return d.store.Delete(r.id)
 }
 
 func (d *Daemon) serveClaim(_ context.Context, call *varlink.Call) error {
@@ -307,21 +326,29 @@ func (d *Daemon) serveRelease(_ context.Context, call *varlink.Call) error {
 // refuse logs why a call is refused, and gives the error for the peer.
 func (d *Daemon) refuse(call *varlink.Call, err error) error {
 	d.log.Warn().Err(err).Int32("pid", call.Peer.PID).Uint32("uid", call.Peer.UID).Msg("a request is refused")
+	named := namedError(err)
+	d.metrics.refuse(named.Name)
+	return named
+}
+
+// namedError is an error for the peer.
+func namedError(err error) *varlink.Error {
 	var named *varlink.Error
 	switch {
 	case errors.As(err, &named):
-		return named
 	case errors.Is(err, watch.ErrLimit):
-		return limitReached("descriptors of the daemon", 0)
+		named = limitReached("descriptors of the daemon", 0)
 	case errors.Is(err, records.ErrTooLarge):
-		return limitReached("bytes of an owner's record", 1<<20)
+		named = limitReached("bytes of an owner's record", 1<<20)
 	case errors.Is(err, fs.ErrPermission):
-		return notPermitted("the request", err.Error())
+		named = notPermitted("the request", err.Error())
+	default:
+		named = &varlink.Error{Name: client.Interface + ".Failed", Parameters: map[string]any{"why": validText(err.Error())}}
 	}
-	return &varlink.Error{Name: client.Interface + ".Failed", Parameters: map[string]any{"why": strings.ToValidUTF8(err.Error(), "\uFFFD")}}
+	return named
 }
 
-func limitReached(what string, limit int) error {
+func limitReached(what string, limit int) *varlink.Error {
 	return &varlink.Error{Name: client.Interface + ".LimitReached", Parameters: map[string]any{"what": what, "limit": limit}}
 }
 
@@ -359,7 +386,7 @@ func (d *Daemon) serveList(_ context.Context, call *varlink.Call) error {
 // describe tells of an owner, if the user may know: of the own processes, and of what he has registered.
 func (d *Daemon) describe(o *watch.Owner, u asuser.User) (client.Owner, bool) {
 	identity := o.Identity()
-	if identity.PID == 0 { // a bindspace of the configuration
+	if identity.PID == 0 || o.Ended() { // a bindspace of the configuration; or released just now
 		return client.Owner{}, false
 	}
 	id, r := d.find(o)

@@ -55,6 +55,7 @@ type Daemon struct {
 	receiver *notifyd.Receiver
 	history  *history
 	keeper   *keeper
+	metrics  *metrics // nil is off
 	spaces   spaces
 
 	registering sync.Mutex // held while a process is registered
@@ -102,6 +103,9 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
+		return err
+	}
+	if d.metrics, err = serveMetrics(d); err != nil {
 		return err
 	}
 	d.spaces.d = d
@@ -163,7 +167,11 @@ func (d *Daemon) clear(path string) error {
 	}
 	defer f.Close()
 	if r := f.Remove(reap.RemoveOptions{}); r.Outcome != reap.OutcomeRemoved && r.Outcome != reap.OutcomeGone {
-		return fmt.Errorf("%s is in the way: %s %s %w", path, r.Outcome, r.Reason, r.Err)
+		err := fmt.Errorf("%s is in the way: %s %s", path, r.Outcome, r.Reason)
+		if r.Err != nil {
+			err = fmt.Errorf("%w: %w", err, r.Err)
+		}
+		return err
 	}
 	return nil
 }
@@ -191,13 +199,15 @@ func (d *Daemon) Reload(c config.Config) {
 
 // Close ends the daemon and keeps its records.
 func (d *Daemon) Close() error {
+	d.metrics.close() // it asks the others
 	if d.keeper != nil {
 		d.keeper.close() // before the end of the watcher, which ends all claims
 	}
 	if d.watcher != nil {
-		_ = d.watcher.Close() // and the receiver with it
-	} else if d.receiver != nil {
-		_ = d.receiver.Close()
+		_ = d.watcher.Close()
+	}
+	if d.receiver != nil {
+		_ = d.receiver.Close() // the watcher has, if it ever had it
 	}
 	if d.history != nil {
 		d.history.close()

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"strconv"
 	"sync"
 
 	"github.com/sockwatch/sockwatch/internal/records"
@@ -103,6 +104,9 @@ func (k *keeper) keep(o *watch.Owner) error {
 		claim := records.Claim{Path: s.Path, Source: s.Source.String(), Named: s.Named, Alive: s.SeenAlive}
 		if s.Identified {
 			claim.File = s.File.String()
+		}
+		if reg != nil && reg.ownRoot {
+			claim.Root = "/proc/" + strconv.Itoa(id.PID) + "/root"
 		}
 		r.Claims = append(r.Claims, claim)
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 
 	"github.com/sockwatch/sockwatch/internal/asuser"
@@ -133,7 +134,7 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 			_ = p.Close()
 			return err
 		}
-	} else if r.owner, err = d.watcher.AddEnded(rec.Process, r.options(d)); err != nil {
+	} else if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, r.options(d)); err != nil {
 		return err
 	}
 	if rec.Claimant != nil {
@@ -150,13 +151,19 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 	return nil
 }
 
-var errOther = errors.New("another file has the name by now: it is not what was claimed")
+var (
+	errOther    = errors.New("another file has the name by now: it is not what was claimed")
+	errOtherWay = errors.New("it was below a root directory that went with its process")
+)
 
 // restoreClaim takes up a claim: the file, if it is still the same inode under that name; and the name, for what the owner binds there next.
 func (r *registered) restoreClaim(d *Daemon, c records.Claim, dead bool) error {
 	var source watch.Source
 	if err := source.UnmarshalText([]byte(c.Source)); err != nil {
 		return err
+	}
+	if dead && c.Root != "" {
+		return errOtherWay
 	}
 	if c.Named && (!dead || c.File == "") {
 		if _, err := r.owner.Claim(c.Path, source); err != nil {
@@ -167,10 +174,22 @@ func (r *registered) restoreClaim(d *Daemon, c records.Claim, dead bool) error {
 		return nil
 	}
 	f, err := d.openAs(r.claimant, r.root, c.Path)
-	if err != nil {
-		return err // gone, mostly
-	}
-	if f.ID().String() != c.File {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && dead:
+		// Gone, mostly; or under the private name that it had when the daemon was killed.
+		var id reap.ID
+		if err := id.UnmarshalText([]byte(c.File)); err != nil {
+			return err
+		}
+		if f, err = reap.RecallAs(d.as(r.claimant), r.root, c.Path, id); errors.Is(err, fs.ErrNotExist) {
+			return nil // with its directory
+		}
+		if err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case f.ID().String() != c.File:
 		_ = f.Close()
 		return errOther
 	}

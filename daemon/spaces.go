@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"os"
 	"sync"
 	"syscall"
@@ -30,10 +29,7 @@ func (s *spaces) set(wanted []config.Bindspace) {
 			keep[b.Path] = o
 			continue
 		}
-		if b.Sweep {
-			s.sweep(b.Path)
-		}
-		o, err := s.d.watcher.AddBindspace(b.Path, s.open)
+		o, err := s.d.watcher.AddBindspace(b.Path, b.Sweep, s.open)
 		if err != nil {
 			s.d.log.Error().Err(err).Str("bindspace", b.Path).Msg("watch a bindspace of the configuration")
 			continue
@@ -48,38 +44,30 @@ func (s *spaces) set(wanted []config.Bindspace) {
 	s.watched = keep
 }
 
-// sweep removes what is dead in a bindspace already.
-func (s *spaces) sweep(dir string) {
-	if _, err := os.Stat(dir); err != nil {
-		return
-	}
-	for r := range reap.Sweep(context.Background(), reap.SweepOptions{DryRun: s.d.config.Load().DryRun}, dir) {
-		level := s.d.log.Info()
-		if !r.Outcome.OK() {
-			level = s.d.log.Warn()
-		}
-		level.Err(r.Err).Str("path", r.Path).Stringer("outcome", r.Outcome).Str("reason", string(r.Reason)).Msg("sweep at start")
-	}
-}
-
 // open opens a file of a bindspace with the rights of the directory's owner.
 func (s *spaces) open(path string) (*reap.File, error) {
-	f, err := reap.Open(path)
-	if err != nil || os.Geteuid() != 0 {
-		return f, err
-	}
-	info, err := os.Stat(parent(path))
+	u, err := dirUser(parent(path))
 	if err != nil {
-		_ = f.Close()
 		return nil, err
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || stat.Uid == 0 {
-		return f, nil
+	return reap.OpenAs(s.d.as(u), s.d.root, path)
+}
+
+// dirUser is the user whose directory it is: of all on the way to it the first one that is not root, who could have it lead anywhere.
+func dirUser(dir string) (asuser.User, error) {
+	for i := 1; i <= len(dir); i++ {
+		if i < len(dir) && dir[i] != '/' {
+			continue
+		}
+		info, err := os.Lstat(dir[:i])
+		if err != nil {
+			return asuser.User{}, err
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 {
+			return asuser.User{UID: stat.Uid, GID: stat.Gid}, nil
+		}
 	}
-	_ = f.Close()
-	u := asuser.User{UID: stat.Uid, GID: stat.Gid}
-	return reap.OpenAs(func(f func()) error { return s.d.users.Do(u, f) }, s.d.root, path)
+	return asuser.User{}, nil
 }
 
 func parent(path string) string {

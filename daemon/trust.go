@@ -74,16 +74,20 @@ var (
 	errRelative = fmt.Errorf("%w: the path is not absolute", fs.ErrInvalid)
 )
 
+// as runs what changes directories with a user's rights; nil is with ours.
+func (d *Daemon) as(u asuser.User) func(f func()) error {
+	if u.UID == 0 || os.Geteuid() != 0 {
+		return nil
+	}
+	return func(f func()) error { return d.users.Do(u, f) }
+}
+
 // openAs opens a sock-file with a user's rights, below a root directory, for it to be removed with these.
 func (d *Daemon) openAs(u asuser.User, root int, path string) (*reap.File, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errRelative}
 	}
-	var as func(f func()) error
-	if u.UID != 0 && os.Geteuid() == 0 {
-		as = func(f func()) error { return d.users.Do(u, f) }
-	}
-	f, err := reap.OpenAs(as, root, path)
+	f, err := reap.OpenAs(d.as(u), root, path)
 	if err != nil {
 		return nil, err
 	}
@@ -179,10 +183,10 @@ func cgroupOf(rules config.Rules, pid int) string {
 	return ""
 }
 
-func notPermitted(what, why string) error {
-	return &varlink.Error{Name: client.Interface + ".NotPermitted", Parameters: map[string]any{"what": what, "why": why}}
+func notPermitted(what, why string) *varlink.Error {
+	return &varlink.Error{Name: client.Interface + ".NotPermitted", Parameters: map[string]any{"what": validText(what), "why": validText(why)}}
 }
 
 func invalid(what string, err error) error {
-	return &varlink.Error{Name: client.Interface + ".Invalid", Parameters: map[string]any{"what": what, "why": err.Error()}}
+	return &varlink.Error{Name: client.Interface + ".Invalid", Parameters: map[string]any{"what": validText(what), "why": validText(err.Error())}}
 }

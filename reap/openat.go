@@ -51,6 +51,33 @@ func OpenAs(as func(f func()) error, root int, path string) (*File, error) {
 	return f, err
 }
 
+// RecallAs is OpenAs for a file of which the identity was kept, and that need not have its name any more: Remove finds it under another one
+// in the same directory. The directory must be there, and the ID be stable. UID is not known, and 0.
+func RecallAs(as func(f func()) error, root int, path string, id ID) (*File, error) {
+	parent, _, err := split(path)
+	if err == nil && (!id.Stable() || !strings.HasPrefix(path, "/")) {
+		err = &fs.PathError{Op: "recall", Path: path, Err: fs.ErrInvalid}
+	}
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	resolve := func() { fd, err = sys.OpenDirIn(root, parent) }
+	if as == nil {
+		resolve()
+	} else if denied := runAs(as, resolve); denied != nil {
+		err = denied
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open directory of", Path: path, Err: err}
+	}
+	d, err := shareDir(fd)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open directory of", Path: path, Err: err}
+	}
+	return &File{dir: d, path: path, id: id, pin: -1, as: as}, nil
+}
+
 func directly(f func()) error {
 	f()
 	return nil

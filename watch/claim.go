@@ -204,7 +204,7 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 		c.evidence = max(c.evidence, e)
 		o.setFile(c, f)
 		if old != nil {
-			_ = old.Close()
+			o.closeFile(old)
 		}
 		return c, false, nil
 	}
@@ -288,6 +288,17 @@ func (o *Owner) setFile(c *Claim, f *reap.File) {
 	}
 }
 
+// closeFile closes a file that a claim had. When the owner has ended the loop may be at work on it, and closes it after. The caller holds
+// w.mu.
+func (o *Owner) closeFile(f *reap.File) {
+	if o.phase <= watching {
+		_ = f.Close()
+		return
+	}
+	o.w.tasks = append(o.w.tasks, func() { _ = f.Close() })
+	o.w.wakeLoop()
+}
+
 // forgetFile takes a claim's file out of what is found by identity. The caller holds w.mu.
 func (o *Owner) forgetFile(c *Claim) {
 	if c.file == nil {
@@ -310,8 +321,9 @@ func (c *Claim) giveWay() {
 		return
 	}
 	if c.named {
-		_ = c.file.Close()
+		old := c.file
 		o.setFile(c, nil)
+		o.closeFile(old)
 		c.evidence = evidenceTold
 		return
 	}

@@ -69,10 +69,13 @@ func (w *Watcher) match(seen []sighting) {
 		}
 	}
 	for _, s := range unseen {
-		if s.claim != nil {
-			w.believe(s)
-		} else {
+		switch {
+		case s.claim == nil:
 			w.bequeath(s, heirs.of(s))
+		case heirs.isDying(s.claim.owner) && heirs.of(s) != nil: // descriptors go before their sockets
+			w.setFile(s.claim, s.file, evidenceTold)
+		default:
+			w.believe(s)
 		}
 	}
 }
@@ -366,7 +369,7 @@ func (w *Watcher) setFile(c *Claim, f *reap.File, e evidence) {
 	c.evidence = max(c.evidence, e)
 	c.owner.setFile(c, f)
 	if old != nil {
-		_ = old.Close()
+		c.owner.closeFile(old)
 	}
 }
 
@@ -400,7 +403,7 @@ func (w *Watcher) claimOfGone(s *sighting) {
 	w.mu.Unlock()
 	if o == nil {
 		var err error
-		if o, err = w.addDead(pidfd.Identity{PID: s.pid}, nil); err != nil {
+		if o, err = w.addDead(pidfd.Identity{PID: s.pid}, s.file.UID(), nil); err != nil {
 			s.close()
 			return
 		}
@@ -417,7 +420,7 @@ func (w *Watcher) bequeath(s *sighting, heir *Owner) {
 		return
 	}
 	switch {
-	case !s.openFor(heir):
+	case heir.everyone && s.old && !heir.sweeps && !madeSince(s.file, heir), !s.openFor(heir):
 		s.close()
 	case heir.everyone, s.pid > 0 && s.state == reap.StateDead:
 		w.claimOfGone(s)

@@ -50,6 +50,7 @@ type Owner struct {
 	spaces   []*place
 	linger   bool // keeps them after its end
 	everyone bool // it has no process: its bindspaces are everybody's
+	sweeps   bool // and what was dead there before is removed
 	opener   func(path string) (*reap.File, error)
 	since    time.Time // when it was prepared, by the clock of files
 	uid      uint32    // effective, when it was attached
@@ -245,11 +246,11 @@ func (o *Owner) Root() *Owner {
 	return o.root
 }
 
-// Ended tells whether the process has ended and there is nothing left to settle.
+// Ended tells whether the process has ended and there is nothing left to settle, or the owner was released.
 func (o *Owner) Ended() bool {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
-	return o.phase == finished
+	return o.phase == finished || o.released
 }
 
 // UID is the process's effective user when it was attached.

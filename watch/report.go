@@ -255,7 +255,7 @@ func (r *reporter) owner(s subject, f *reap.File) (*Owner, error) {
 	if roots := r.w.roots(); len(roots) == 1 {
 		root = roots[0]
 	}
-	return r.w.addDead(pidfd.Identity{PID: s.pid}, root)
+	return r.w.addDead(pidfd.Identity{PID: s.pid}, f.UID(), root)
 }
 
 // ownerAlive is owner of a process that is not reaped; else pidfd.ErrExited.

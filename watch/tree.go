@@ -48,14 +48,15 @@ func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, err
 }
 
 // AddEnded makes an Owner of a process that has ended and was reaped, of which nothing more is to be learnt, as after a restart of the
-// program that watched it. What is claimed for it is settled at once; its Bindspaces serve the Conventions alone.
-func (w *Watcher) AddEnded(id pidfd.Identity, o OwnerOptions) (*Owner, error) {
-	owner, err := w.addDead(id, nil)
+// program that watched it: its name and its user are what that knew. What is claimed for it is settled at once; its Bindspaces serve the
+// Conventions alone.
+func (w *Watcher) AddEnded(id pidfd.Identity, comm string, uid uint32, o OwnerOptions) (*Owner, error) {
+	owner, err := w.addDead(id, uid, nil)
 	if err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
-	owner.opener = o.Open
+	owner.opener, owner.comm = o.Open, comm
 	if len(o.Bindspaces) > 0 {
 		owner.opts = &OwnerOptions{Name: o.Name, Bindspaces: o.Bindspaces, Conventions: o.Conventions}
 	}
@@ -71,29 +72,29 @@ func (w *Watcher) AddEnded(id pidfd.Identity, o OwnerOptions) (*Owner, error) {
 }
 
 // addDead is AddEnded without options: something is about to be claimed for it.
-func (w *Watcher) addDead(id pidfd.Identity, root *Owner) (*Owner, error) {
+func (w *Watcher) addDead(id pidfd.Identity, uid uint32, root *Owner) (*Owner, error) {
 	o, err := w.Prepare(OwnerOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("process %d, which is gone: %w", id.PID, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o.id, o.phase, o.exitAt, o.root = id, dead, now(), root
+	o.id, o.uid, o.phase, o.exitAt, o.root = id, uid, dead, now(), root
 	o.exit = pidfd.Exit{Reason: "it was gone before it was watched"}
 	o.exited.fire()
 	return o, nil
 }
 
 // AddBindspace watches a directory for sock-files of whoever makes them, of any user: each is claimed for the process that made it or that
-// has its socket open, those included that are there already. What is dead and nobody's is removed. The Owner has no process; Release ends
-// it. open is as in OwnerOptions.
-func (w *Watcher) AddBindspace(dir string, open func(path string) (*reap.File, error)) (*Owner, error) {
+// has its socket open, those included that are there already. What is dead and nobody's is removed; what was so before, if sweep says so.
+// The Owner has no process; Release ends it. open is as in OwnerOptions.
+func (w *Watcher) AddBindspace(dir string, sweep bool, open func(path string) (*reap.File, error)) (*Owner, error) {
 	o, err := w.Prepare(OwnerOptions{Bindspaces: []string{dir}, Open: open})
 	if err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
-	o.everyone, o.phase = true, watching
+	o.everyone, o.sweeps, o.phase = true, sweep, watching
 	places := slices.Clone(o.spaces)
 	w.mu.Unlock()
 	w.intake.wake(func() {

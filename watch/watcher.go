@@ -254,6 +254,9 @@ func (w *Watcher) Close() error {
 	w.intake.close()
 	w.reporter.close()
 	w.loop.Wait()
+	for _, f := range w.tasks { // what came after the loop's end
+		f()
+	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
