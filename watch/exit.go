@@ -229,12 +229,12 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 // attempt tries to remove the file of a claim.
 func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	w.mu.Lock()
-	path, file, aborted := c.path, c.file, c.state != armed || w.closed
+	path, file, action, aborted := c.path, c.file, c.action, c.state != armed || w.closed
 	w.mu.Unlock()
 	if aborted {
 		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
 	}
-	if c.action == ActionIgnore {
+	if action == ActionIgnore {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		c.withdraw()
@@ -266,7 +266,7 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		file = c.file
 		w.mu.Unlock()
 	}
-	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun || c.action == ActionReport, Commit: c.commit})
+	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun || action == ActionReport, Commit: c.commit})
 	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again

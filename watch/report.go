@@ -55,10 +55,10 @@ func (w *Watcher) Notify() (path string, err error) {
 		w.log.Warn().Err(err).Msg("processes cannot report what they bind")
 		return "", err
 	}
+	r.outer = notify.Enabled()
 	if err := r.start(w, receiver); err != nil {
 		return "", err
 	}
-	r.outer = notify.Enabled()
 	return receiver.Path(), nil
 }
 
