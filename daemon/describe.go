@@ -1,0 +1,186 @@
+package daemon
+
+import (
+	"context"
+	"encoding/base64"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sockwatch/sockwatch/client"
+	"github.com/sockwatch/sockwatch/internal/asuser"
+	"github.com/sockwatch/sockwatch/internal/varlink"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// listDrain is after how many owners the peer is waited for.
+const listDrain = 64
+
+func (d *Daemon) serveList(_ context.Context, call *varlink.Call) error {
+	u, err := d.claimant(call.Peer)
+	if err != nil {
+		return d.refuse(call, err)
+	}
+	owners := []client.Owner{}
+	sent := 0
+	for _, o := range d.watcher.Owners() {
+		owner, visible := d.describe(o, u)
+		if !visible {
+			continue
+		}
+		if !call.More {
+			owners = append(owners, owner)
+			continue
+		}
+		if err := call.ReplyContinues(map[string]any{"owners": []client.Owner{owner}}); err != nil {
+			return err
+		}
+		if sent++; sent%listDrain == 0 {
+			if err := call.Drain(); err != nil {
+				return err
+			}
+		}
+	}
+	return call.Reply(map[string]any{"owners": owners})
+}
+
+// describe tells of an owner, if the user may know: of the own processes, and of what he has registered.
+func (d *Daemon) describe(o *watch.Owner, u asuser.User) (client.Owner, bool) {
+	identity := o.Identity()
+	if identity.PID == 0 || o.Ended() { // a bindspace of the configuration; or released just now
+		return client.Owner{}, false
+	}
+	id, r := d.find(o)
+	if u.UID != 0 && o.UID() != u.UID && (r == nil || r.claimant.UID != u.UID) {
+		return client.Owner{}, false
+	}
+	owner := client.Owner{
+		ID: id, Process: identity.String(), PID: identity.PID, Comm: validText(o.Comm()), UID: o.UID(), Claims: []client.Claim{},
+	}
+	if r != nil {
+		uid := r.claimant.UID
+		owner.RegisteredBy, owner.Name, owner.Bindspaces, owner.Conventions = &uid, r.name, r.bindspaces, r.conventionTexts()
+	}
+	select {
+	case <-o.Exited():
+		owner.Ended, owner.Exit = true, o.Exit().String()
+	default:
+	}
+	for _, c := range o.Claims() {
+		s := c.State()
+		claim := client.Claim{Path: newPath(s.Path), Source: s.Source.String(), Pending: !s.Identified}
+		if res, ok := c.Result(); ok {
+			claim.Outcome, claim.Reason = res.Outcome.String(), string(res.Reason)
+		}
+		owner.Claims = append(owner.Claims, claim)
+	}
+	return owner, true
+}
+
+func (d *Daemon) serveStatus(_ context.Context, call *varlink.Call) error {
+	if _, err := d.claimant(call.Peer); err != nil {
+		return d.refuse(call, err)
+	}
+	s := client.Status{
+		PID: os.Getpid(), Version: d.o.Version, Started: d.started.UTC().Format(time.RFC3339Nano),
+		RuntimeDir: d.o.RuntimeDir, Notify: d.receiver.Path(), DryRun: d.config.Load().DryRun,
+		EventsDropped: d.history.sub.Dropped(), ReportsDropped: d.receiver.Dropped(),
+	}
+	for _, o := range d.watcher.Owners() {
+		if o.Identity().PID != 0 {
+			s.Owners++
+			s.Claims += len(o.Claims())
+		}
+	}
+	return call.Reply(s)
+}
+
+type historyRequest struct {
+	Path *string `json:"path"`
+}
+
+func (d *Daemon) serveHistory(_ context.Context, call *varlink.Call) error {
+	var q historyRequest
+	if err := call.Decode(&q); err != nil {
+		return err
+	}
+	u, err := d.claimant(call.Peer)
+	if err != nil {
+		return d.refuse(call, err)
+	}
+	events := []client.Event{}
+	for _, e := range d.history.list(func(e watch.Event) bool {
+		return (u.UID == 0 || e.UID == u.UID) && (q.Path == nil || e.Result.Path == *q.Path)
+	}) {
+		events = append(events, newEvent(e))
+	}
+	return call.Reply(map[string]any{"events": events})
+}
+
+func (d *Daemon) serveMonitor(ctx context.Context, call *varlink.Call) error {
+	u, err := d.claimant(call.Peer)
+	if err != nil {
+		return d.refuse(call, err)
+	}
+	if !call.More {
+		return &varlink.Error{Name: varlink.ExpectedMore}
+	}
+	sub := d.watcher.Subscribe(1 << 10)
+	defer sub.Close()
+	if err := call.ReplyContinues(map[string]any{"dropped": 0}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, ok := <-sub.C():
+			if !ok {
+				return ctx.Err()
+			}
+			if u.UID != 0 && e.UID != u.UID {
+				continue
+			}
+			reply := map[string]any{"event": newEvent(e), "dropped": sub.Dropped()}
+			if err := call.ReplyContinues(reply); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// newEvent is an Event for the wire.
+func newEvent(e watch.Event) client.Event {
+	uid := e.UID
+	w := client.Event{
+		Type: e.Kind.String(), Time: e.Time.UTC().Format(time.RFC3339Nano), Process: e.Owner.String(), PID: e.Owner.PID,
+		Comm: validText(e.Comm), UID: &uid,
+	}
+	if e.Kind != watch.KindClaimed {
+		w.Exit = e.Exit.String()
+	}
+	if e.Kind == watch.KindExited {
+		return w
+	}
+	w.Path, w.Source = newPath(e.Result.Path), e.Source.String()
+	if e.Kind == watch.KindOutcome {
+		us := e.AfterExit.Microseconds()
+		w.Outcome, w.Reason, w.DryRun, w.AfterExitUS = e.Result.Outcome.String(), string(e.Result.Reason), e.Result.DryRun, &us
+		if e.Result.Err != nil {
+			w.Error = validText(e.Result.Err.Error())
+		}
+	}
+	return w
+}
+
+func newPath(path string) client.Path {
+	if utf8.ValidString(path) {
+		return client.Path{Path: path}
+	}
+	return client.Path{Path: validText(path), PathB64: base64Of(path)}
+}
+
+func validText(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
