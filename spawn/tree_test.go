@@ -136,10 +136,10 @@ func TestReportAndDie(t *testing.T) {
 		if out, err := exec.Command("cc", "-o", program, source+".c").CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		testReportAndDie(t, program)
+		testReportAndDie(t, 300, program)
 	})
 	t.Run("Python", func(t *testing.T) {
-		testReportAndDie(t, python(t), "-SI", source+".py") // without what takes long to start
+		testReportAndDie(t, 300, python(t), "-SI", source+".py") // without what takes long to start
 	})
 	t.Run("shell", func(t *testing.T) {
 		testutil.Require(t, testutil.Program("perl"))
@@ -152,14 +152,14 @@ func TestReportAndDie(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-		testReportAndDie(t, "sh", source+".sh")
+		testReportAndDie(t, 50, "sh", source+".sh") // each starts this binary
 	})
 }
 
-var long = flag.Bool("long", false, "have 10,000 children of each language report and die, which takes minutes, in place of 300")
+var long = flag.Bool("long", false, "have 10,000 children of each language report and die, which takes minutes, in place of some hundred")
 
-func testReportAndDie(t *testing.T, program ...string) {
-	n := 300
+func testReportAndDie(t *testing.T, n int, program ...string) {
+	t.Helper()
 	if *long {
 		n = 10_000
 	}
