@@ -18,7 +18,9 @@
 package bindspace
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -151,8 +153,24 @@ func (w *Watcher) WatchParent(path string) (*Dir, error) {
 
 // WatchSpace watches a bindspace: as WatchParent, but the directory is made if it is missing (mode 0700).
 func (w *Watcher) WatchSpace(path string) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := mkdirAll(path); err != nil {
 		return nil, err
 	}
 	return w.WatchParent(path)
+}
+
+// mkdirAll is os.MkdirAll, which fails with EEXIST where a directory is there when it makes it and gone when it looks what
+// was there: somebody removes and makes it all the time. That is no reason not to have it.
+func mkdirAll(path string) error {
+	for {
+		err := os.MkdirAll(path, 0o700)
+		failed, ok := errors.AsType[*fs.PathError](err)
+		if !ok || !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		info, gone := os.Lstat(failed.Path)
+		if gone == nil && !info.IsDir() || gone != nil && !errors.Is(gone, fs.ErrNotExist) {
+			return err
+		}
+	}
 }
