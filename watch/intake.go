@@ -232,6 +232,7 @@ func (w *Watcher) vanished(c *Claim) {
 func (w *Watcher) rescan(p *place) {
 	w.mu.Lock()
 	owners, path := slices.Clone(p.owners), p.dir.Path()
+	p.rescan = false
 	var seen []sighting
 	for _, claims := range p.names {
 		for _, c := range claims {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
@@ -92,7 +93,8 @@ func (o *Owner) expects() bool {
 // Add watches a process. It takes p over on success and leaves it with the caller on error. A process that has ended
 // already is treated like one that ends now.
 //
-// Sock-files that the process has bound before are not looked for: see [Owner.Snapshot].
+// Sock-files that the process has bound before are not looked for: see [Owner.Snapshot]. What descendants of it have in the Bindspaces
+// already is.
 //
 // Errors: ErrLimit, ErrClosed; pidfd.ErrExited for a handle made after the process was reaped, of which nothing is known.
 func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
@@ -100,11 +102,37 @@ func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
 	if err != nil {
 		return nil, err
 	}
+	pid := p.PID()
 	if err := owner.Attach(p); err != nil {
 		_ = owner.Release()
 		return nil, err
 	}
+	// Whoever it starts from here on is seen to bind.
+	if len(o.Bindspaces) > 0 {
+		if children, err := proc.FS("").Children(pid); err != nil || len(children) > 0 {
+			owner.rescan()
+		}
+	}
 	return owner, nil
+}
+
+// rescan has all looked at that is in the owner's bindspaces.
+func (o *Owner) rescan() {
+	w := o.w
+	w.mu.Lock()
+	var places []*place
+	for _, p := range o.spaces {
+		if !p.rescan { // else it is about to be
+			p.rescan = true
+			places = append(places, p)
+		}
+	}
+	w.mu.Unlock()
+	w.intake.wake(func() {
+		for _, p := range places {
+			w.rescan(p)
+		}
+	})
 }
 
 // Prepare makes an Owner whose process does not exist yet, for whoever is about to start it: its claims and bindspaces

@@ -14,6 +14,7 @@ type place struct {
 	refs   int
 	names  map[string][]*Claim // claims on a name in it
 	owners []*Owner            // of which it is a bindspace
+	rescan bool                // all of it is to be looked at
 }
 
 // use notes one use more of a directory, which the caller was given by w.spaces. The caller holds w.mu.

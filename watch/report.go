@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/internal/notifyd"
 	"github.com/sockwatch/sockwatch/internal/proc"
@@ -368,7 +369,8 @@ func (r *reporter) passOn(report notifyd.Report, s subject) {
 	if s.process != nil {
 		message = append(message, "PID="+strconv.Itoa(s.pid)+"\n"...) // else it counts as ours
 	}
-	if err := notify.Send(string(message)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := notify.Send(string(message))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) { // it has gone before us
 		r.log.Warn().Err(err).Msg("pass a report on to the outer watcher")
 	}
 }

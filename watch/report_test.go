@@ -342,9 +342,15 @@ func TestReportName(t *testing.T) {
 	child := p.spawn()
 	path := dir + "/child@" + strconv.Itoa(child.pid()) + ".sock"
 	child.do("bind", path) // before anybody watches the bindspace
-	root := w.add(p.pid(), OwnerOptions{
+	root, err := w.Prepare(OwnerOptions{
 		Name: "root", Bindspaces: []string{dir}, Conventions: []reap.Convention{mustParseConvention(t, "{name}@{pid}.sock")},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Attach(open(t, p.pid())); err != nil { // unlike Add it does not look at what is there
+		t.Fatal(err)
+	}
 	child.do("notify", w.notifyAddress())
 	child.do("report", "NAME=child")
 	w.settleLoop()

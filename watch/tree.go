@@ -95,13 +95,8 @@ func (w *Watcher) AddBindspace(dir string, sweep bool, open func(path string) (*
 	}
 	w.mu.Lock()
 	o.everyone, o.sweeps, o.phase = true, sweep, watching
-	places := slices.Clone(o.spaces)
 	w.mu.Unlock()
-	w.intake.wake(func() {
-		for _, p := range places {
-			w.rescan(p)
-		}
-	})
+	o.rescan()
 	return o, nil
 }
 
@@ -223,6 +218,7 @@ func (w *Watcher) tellSettled() {
 	if len(w.settling) == 0 || !w.quiet() {
 		return
 	}
+	w.retryUnseen() // who was about to end as it was looked for, and is watched by nobody, may have ended
 	for _, done := range w.settling {
 		close(done)
 	}

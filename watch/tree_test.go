@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"maps"
 	"os"
 	"strconv"
 	"testing"
@@ -83,6 +84,36 @@ func TestTreeOfEachKind(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTreeThere has descendants that have bound in the bindspace before the root is watched, and a stranger that has.
+func TestTreeThere(t *testing.T) {
+	eachWay(t, func(t *testing.T, options Options) {
+		w, dir := newWatched(t, options), testutil.TempDir(t)
+		p, stranger := startPuppet(t), startPuppet(t)
+		stranger.do("bind", dir+"/stranger")
+		child := p.spawn()
+		child.do("bind", dir+"/child")
+		below := child.spawn()
+		below.do("bind", dir+"/below")
+		root := w.add(p.pid(), OwnerOptions{Bindspaces: []string{dir}})
+		claimed := map[string]int{}
+		for range 2 {
+			e := w.next(func(e Event) bool { return e.Kind == KindClaimed })
+			claimed[e.Result.Path] = e.Owner.PID
+		}
+		if want := map[string]int{dir + "/child": child.pid(), dir + "/below": below.pid()}; !maps.Equal(claimed, want) {
+			t.Errorf("claimed: %v, want %v", claimed, want)
+		}
+		if got := w.rootOf(below.pid()); got != root {
+			t.Errorf("it is in the tree of %v", got)
+		}
+		kill(t, below.process)
+		w.wantOutcome(dir+"/below", reap.OutcomeRemoved, "")
+		stranger.child.Kill()
+		w.settleLoop()
+		wantKept(t, dir+"/child", dir+"/stranger")
+	})
 }
 
 // TestTreeOrphan has a process bind whose parent is dead. It is in the root's tree where the root has adopted it, or we have; else it

@@ -77,7 +77,7 @@ func (f *claimFlags) resolve(defaultName string) (claims, error) {
 		if base := abs[strings.LastIndexByte(abs, '/')+1:]; path == "" || base == "" || base == "." || base == ".." {
 			return claims{}, usagef("--bind %q: it names a directory, not a sock-file; for a directory there is --bindspace", path)
 		}
-		c.Paths = append(c.Paths, abs)
+		c.Paths = append(c.Paths, tidy(abs))
 	}
 	for _, dir := range f.bindspaces {
 		if dir == "" {
@@ -87,7 +87,7 @@ func (f *claimFlags) resolve(defaultName string) (claims, error) {
 		if err != nil {
 			return claims{}, fmt.Errorf("--bindspace: %w", err)
 		}
-		c.Bindspaces = append(c.Bindspaces, abs)
+		c.Bindspaces = append(c.Bindspaces, tidy(abs))
 	}
 	for _, pattern := range f.conventions {
 		conv, err := reap.ParseConvention(pattern)
@@ -131,4 +131,12 @@ func absolute(path string) (string, error) {
 		return "", fmt.Errorf("%s is relative to the working directory, which cannot be found: %w", path, err)
 	}
 	return strings.TrimSuffix(wd, "/") + "/" + path, nil
+}
+
+// tidy takes out what means nothing in a path: "." and doubled slashes. One with ".." stays as it is.
+func tidy(path string) string {
+	if strings.Contains(path+"/", "/../") {
+		return path
+	}
+	return filepath.Clean(path)
 }

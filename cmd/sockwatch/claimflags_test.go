@@ -47,7 +47,8 @@ func TestClaimFlags(t *testing.T) {
 		{"redis-server", "--name redis", claims{Name: "redis"}},
 		{"", "--bind a,b.sock --bind /run/../x", claims{Paths: []string{wd + "/a,b.sock", "/run/../x"}}},
 		{"", "--bind link/../s", claims{Paths: []string{wd + "/link/../s"}}},
-		{"", "--bindspace . --bindspace /run/absent/", claims{Bindspaces: []string{wd + "/.", "/run/absent/"}}},
+		{"", "--bindspace . --bindspace /run/absent/", claims{Bindspaces: []string{wd, "/run/absent"}}},
+		{"", "--bind ./a//b --bindspace a/../b/.", claims{Paths: []string{wd + "/a/b"}, Bindspaces: []string{wd + "/a/../b/."}}},
 		{"", "--bindspace /b --convention plugin{pid}", claims{
 			Bindspaces:  []string{"/b"},
 			Conventions: []reap.Convention{convention("plugin{pid}")},

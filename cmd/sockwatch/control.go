@@ -24,15 +24,23 @@ func (f *daemonFlags) register(cmd *cobra.Command) {
 
 // dial connects to the daemon, for a command that can do nothing without it.
 func (f *daemonFlags) dial(ctx context.Context) (*client.Client, error) {
-	addr := ""
-	if f.runtimeDir != "" {
-		addr = filepath.Join(f.runtimeDir, client.ControlName)
+	addr, err := f.controlSocket()
+	var c *client.Client
+	if err == nil {
+		c, err = client.Dial(ctx, addr)
 	}
-	c, err := client.Dial(ctx, addr)
 	if errors.Is(err, client.ErrNoDaemon) {
 		return nil, fmt.Errorf("%w; 'sockwatch daemon' starts one", err)
 	}
 	return c, err
+}
+
+// controlSocket gives the path of the daemon's control socket. Where one was named it is not looked whether it is there.
+func (f *daemonFlags) controlSocket() (string, error) {
+	if f.runtimeDir != "" {
+		return filepath.Join(f.runtimeDir, client.ControlName), nil
+	}
+	return client.ControlSocket()
 }
 
 // daemonPatience is how long a command waits for a daemon that it can do without.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/sockwatch/sockwatch/client"
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
@@ -14,11 +15,19 @@ import (
 func TestMain(m *testing.M) {
 	// Under the race detector each of the hundreds of processes would wait for a second at its end.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
-	testscript.Main(testutil.Checked(m), map[string]func(){
+	testscript.Main(undaemoned{testutil.Checked(m)}, map[string]func(){
 		"canned":    canned,
 		"puppet":    puppet,
 		"receiver":  receiver,
 		"shell":     shell,
 		"sockwatch": main,
 	})
+}
+
+// undaemoned runs tests in which the machine's own daemon has no part.
+type undaemoned struct{ testscript.TestingM }
+
+func (u undaemoned) Run() int {
+	os.Setenv(client.RuntimeDirEnv, "/none")
+	return u.TestingM.Run()
 }

@@ -29,6 +29,7 @@ func newRunCmd(a *app) *cobra.Command {
 		killAfter time.Duration
 		waitTree  bool
 		events    string
+		daemon    daemonFlags
 	)
 	cmd := &cobra.Command{
 		Use:     "run [flags] [--] CMD [ARG]...",
@@ -68,6 +69,10 @@ As process 1, of a container for one, run ends what CMD leaves behind: it sends
 SIGTERM to all, and SIGKILL after the time of --kill-after, or 10 seconds. Their
 sock-files go, too. With --wait-tree it waits for them instead.
 
+Where there is a daemon, run has it watch as well: it cleans up when run itself
+is killed. It is found as by 'sockwatch watch', and neither needed nor waited
+for.
+
 --events appends what happens to a file, as JSON, one object per line:
 
     {"type":"claim"|"exit"|"outcome","time","pid","comm","path","source",
@@ -86,7 +91,7 @@ sock-files go, too. With --wait-tree it waits for them instead.
 			if err != nil {
 				return err
 			}
-			r := runner{app: a, patience: noPatience, waitTree: waitTree, init: os.Getpid() == 1}
+			r := runner{app: a, patience: noPatience, waitTree: waitTree, init: os.Getpid() == 1, backup: backup{a, daemon}}
 			if cmd.Flags().Changed("kill-after") {
 				if killAfter < 0 {
 					return usagef("--kill-after %s: it cannot be negative", killAfter)
@@ -99,6 +104,7 @@ sock-files go, too. With --wait-tree it waits for them instead.
 	cmd.Flags().SetInterspersed(false)
 	passesStatusOn(cmd)
 	claims.register(cmd)
+	daemon.register(cmd)
 	cmd.Flags().DurationVar(&killAfter, "kill-after", 0, "on SIGINT or SIGTERM, kill CMD when it is still there after `DURATION`; 0 is at once")
 	cmd.Flags().BoolVar(&waitTree, "wait-tree", false, "return when the last descendant of CMD has ended")
 	cmd.Flags().StringVar(&events, "events", "", "append events to `FILE`, as JSON lines")
@@ -125,6 +131,7 @@ type runner struct {
 	waitTree bool
 	init     bool // it is process 1 of its pid namespace, and its end is that of all others there
 	tree     *tree
+	backup   backup
 
 	killing sync.WaitGroup
 	killed  bool // a hard kill has begun; of the goroutine that passes signals on
@@ -143,6 +150,7 @@ func (r *runner) runLogged(args []string, c claims, events string) error {
 		return err
 	}
 	defer r.watcher.Close()
+	r.backup.passReportsOn()
 	closeLog := func() error { return nil }
 	if events != "" {
 		log, err := logEvents(r.watcher, events)
@@ -184,12 +192,14 @@ func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, *watch.O
 	}
 	// Not before CMD runs: os/exec tries out with a child of its own what the kernel can do.
 	r.tree = newTree(r.app, child.PID())
+	registered := r.backup.register(child.Owner().Identity(), c)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		signals.each(child, r.pass, r.tree.reap)
 	}()
 	waitErr := child.Wait()
+	registered()
 	r.tree.cmdReaped()
 	r.outlast()
 	signals.stop()

@@ -25,7 +25,11 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		Condition:           conditions(t),
-		Setup:               func(env *testscript.Env) error { env.Setenv("GORACE", os.Getenv("GORACE")); return nil },
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", os.Getenv("GORACE"))
+			env.Setenv("SOCKWATCH_RUNTIME_DIR", env.WorkDir+"/none") // not the machine's own daemon
+			return nil
+		},
 		WorkdirRoot:         testutil.TempDir(t), // its path is short enough for sock-files
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		RequireExplicitExec: true,

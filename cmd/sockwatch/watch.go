@@ -75,10 +75,6 @@ refuses it.`,
 			if id, err = p.Identity(); err != nil {
 				return err
 			}
-			request := client.WatchRequest{Process: id.String(), Name: c.Name, Paths: c.Paths, Bindspaces: c.Bindspaces}
-			for _, conv := range c.Conventions {
-				request.Conventions = append(request.Conventions, conv.String())
-			}
 			w := jsonWatched{Process: id.String(), PID: id.PID}
 			if info, err := p.Info(); err == nil {
 				w.Comm = info.Comm
@@ -88,7 +84,7 @@ refuses it.`,
 				return err
 			}
 			defer d.Close()
-			watched, err := d.Watch(cmd.Context(), request)
+			watched, err := d.Watch(cmd.Context(), c.watchRequest(id))
 			if err != nil {
 				return fmt.Errorf("watch process %s: %w", id, err)
 			}
