@@ -23,6 +23,8 @@ type reader struct {
 	inotified []sys.InotifyEvent
 	fanotifed []sys.FanotifyEvent
 	events    []Event
+	// whole tells that fanotify's count of what is queued is of whole events, and not of their metadata alone.
+	whole bool
 }
 
 // Read yields what was queued when it was called, in batches of at most 256 Events. What is queued meanwhile is left for the
@@ -44,6 +46,7 @@ func (w *Watcher) Read(yield func([]Event)) error {
 	for fanotified > 0 {
 		var more bool
 		r.fanotifed, more, err = sys.FanotifyRead(w.fanotify, r.buf, r.fanotifed[:0])
+		fanotified -= w.counted(fanotified)
 		if !w.answer(yield, func() {
 			for _, e := range r.fanotifed {
 				w.answerFanotify(e)
@@ -54,7 +57,6 @@ func (w *Watcher) Read(yield func([]Event)) error {
 		if err != nil {
 			return err
 		}
-		fanotified -= len(r.fanotifed)
 		if !more {
 			break
 		}
@@ -84,8 +86,27 @@ func (w *Watcher) Read(yield func([]Event)) error {
 	return nil
 }
 
-// begin counts what is queued: bytes of inotify, events of fanotify. inotify is first, so that the making of a name is
-// counted when its removal is.
+// counted tells how much of what fanotify had counted was read just now. Until it knows what is counted it takes it for the
+// least, so that rather too much is read than too little.
+func (w *Watcher) counted(before int) int {
+	r := &w.reader
+	least, all := len(r.fanotifed)*sys.FanotifyMetadata, 0
+	for _, e := range r.fanotifed {
+		all += e.Size
+	}
+	if !r.whole && before > least {
+		// What came meanwhile can only have made it more; one event that could not be read may be missing.
+		now, err := sys.FanotifyQueued(w.fanotify)
+		r.whole = err == nil && now < before-least-sys.FanotifyMetadata
+	}
+	if r.whole {
+		return all
+	}
+	return least
+}
+
+// begin counts what is queued: bytes of inotify, and of fanotify as sys.FanotifyQueued has it. inotify is first, so that the
+// making of a name is counted when its removal is.
 func (w *Watcher) begin() (inotified, fanotified int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -103,10 +103,14 @@ func TestEventsOfHandedOn(t *testing.T) {
 	w.wantOutcome(path, reap.OutcomeAlive, reap.ReasonHolder)
 	kill(t, first)
 	w.searched()
+	id, err := last.Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
 	kill(t, last)
 	e := w.wantOutcome(path, reap.OutcomeRemoved, "") // being kept once more was no news
-	if id, err := last.Identity(); err != nil || e.Owner != id {
-		t.Errorf("outcome of %s, want %s (%v)", e.Owner, id, err)
+	if e.Owner != id {
+		t.Errorf("outcome of %s, want %s", e.Owner, id)
 	}
 	w.settleLoop()
 	w.empty()

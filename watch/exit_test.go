@@ -167,6 +167,9 @@ func TestAddDead(t *testing.T) {
 		leaveDead(t, path)
 		cmd := sleeper(t)
 		p := open(t, cmd.Process.Pid)
+		if _, err := p.Identity(); err != nil { // before Linux 6.9 it cannot be learnt of a process that was reaped
+			t.Fatal(err)
+		}
 		kill(t, p)
 		if reaped {
 			_ = cmd.Wait()

@@ -67,27 +67,75 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// A sender that is dead and reaped by the time its report is read is known by its pid and has no Process that could be another's.
-func TestDeadSender(t *testing.T) {
-	testutil.Require(t, testutil.Program("python3"))
-	r, path := listen(t)
-	cmd := exec.Command("python3", "-c", `
-import os, socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.sendto(b"BIND=/dead", sys.argv[1])
-os.kill(os.getpid(), 9)`, path)
-	if err := cmd.Run(); err == nil {
-		t.Fatal("it did not die")
+func init() {
+	helpers["last words"] = func() {
+		if err := send(connect(os.Args[1]), "BIND=/dead", 0); err != nil {
+			panic(err)
+		}
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 	}
-	got := next(t, r)
-	if got.Err != nil || got.Sender.PID != cmd.Process.Pid || len(got.Changes) != 1 {
-		t.Fatalf("%+v", got)
+}
+
+// sendLastWords sends a report from a process that is dead and reaped on return.
+func sendLastWords(t *testing.T, path string) (pid int) {
+	t.Helper()
+	cmd := testutil.Command(t, "last words", path)
+	var exit *exec.ExitError
+	if err := cmd.Run(); !errors.As(err, &exit) || exit.ExitCode() != -1 {
+		t.Fatalf("it did not die: %v", err)
 	}
-	// Linux 6.18 gives a descriptor of the dead, older ones a negative number: both are right, if it is no other process.
-	if p := got.Sender.Process; p != nil {
-		if exited, err := p.Exited(); err != nil || !exited {
+	return cmd.Process.Pid
+}
+
+// wantDead makes sure that a sender is known by its pid and has no Process that could be another's. Linux 6.18 gives a
+// descriptor of the dead, older ones a negative number or, before 6.5, nothing: all are right.
+func wantDead(t *testing.T, s Sender, pid int) {
+	t.Helper()
+	if s.PID != pid {
+		t.Errorf("%+v, want pid %d", s, pid)
+	}
+	if s.Process != nil {
+		if exited, err := s.Process.Exited(); err != nil || !exited {
 			t.Errorf("exited: %v %v", exited, err)
 		}
+	}
+}
+
+// A sender is dead and reaped by the time its report is taken.
+func TestDeadSender(t *testing.T) {
+	r, path := listen(t)
+	pid := sendLastWords(t, path)
+	got := next(t, r)
+	if got.Err != nil || len(got.Changes) != 1 {
+		t.Fatalf("%+v", got)
+	}
+	wantDead(t, got.Sender, pid)
+}
+
+// A sender is dead and reaped by the time its report is read from the kernel, which a Receiver does at once.
+func TestReapedSender(t *testing.T) {
+	path := testutil.TempDir(t) + "/notify"
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), sys.AskForSender(fd)); err != nil {
+		t.Fatal(err)
+	}
+	pid := sendLastWords(t, path)
+	control := make([]byte, sys.SenderSpace)
+	_, n, _, err := sys.ReceiveMessage(fd, make([]byte, 100), control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := identify(control[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantDead(t, s, pid)
+	if s.Process != nil {
+		s.Process.Close()
 	}
 }
 

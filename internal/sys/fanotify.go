@@ -15,6 +15,7 @@ type FanotifyEvent struct {
 	PID  int // in our pid namespace; 0 for a process outside it
 	// Pidfd is the process's, the receiver's to close; FAN_NOPIDFD when it was reaped, FAN_EPIDFD when none could be made.
 	Pidfd int
+	Size  int // in the bytes that reading it took
 }
 
 // FanotifyInit is fanotify_init(2) for events that name the directory, the name in it and, by a pidfd, the process: Linux
@@ -58,11 +59,11 @@ func DirHandle(dirfd int) (string, error) {
 
 var errFanotify = errors.New("malformed fanotify event")
 
-// FanotifyQueued is how many events are queued. FIONREAD counts the metadata of each, and no more of it: fanotify_ioctl in
-// fs/notify/fanotify/fanotify_user.c.
+// FanotifyQueued is how much is queued: FIONREAD. Some kernels count the bytes of each event (seen on Linux 6.1 and 6.12), some
+// FanotifyMetadata bytes for each (6.18).
 func FanotifyQueued(fd int) (int, error) {
 	n, err := ignoringEINTRInt(func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
-	return n / fanMetadata, wrap("ioctl FIONREAD", err)
+	return n, wrap("ioctl FIONREAD", err)
 }
 
 // FanotifyRead appends what is queued, up to one buffer full, and tells whether there may be more. Also with an error there can
@@ -79,10 +80,13 @@ func FanotifyRead(fd int, buf []byte, events []FanotifyEvent) (_ []FanotifyEvent
 	return events, err == nil, err
 }
 
+// FanotifyMetadata is the size of struct fanotify_event_metadata, the least that an event takes.
+const FanotifyMetadata = 24
+
 // Layout of fanotify(7)'s structures.
 const (
-	fanMetadata   = 24 // struct fanotify_event_metadata
-	fanInfoHeader = 4  // struct fanotify_event_info_header
+	fanMetadata   = FanotifyMetadata
+	fanInfoHeader = 4 // struct fanotify_event_info_header
 	fanFSID       = 8
 	fanHandle     = 8 // struct file_handle without its bytes
 )
@@ -98,7 +102,7 @@ func parseFanotify(b []byte, events []FanotifyEvent) (_ []FanotifyEvent, err err
 		if size < head || head < fanMetadata || size > len(b) {
 			return events, errFanotify
 		}
-		e := FanotifyEvent{Mask: order.Uint64(b[8:]), PID: int(int32(order.Uint32(b[20:]))), Pidfd: unix.FAN_EPIDFD}
+		e := FanotifyEvent{Mask: order.Uint64(b[8:]), PID: int(int32(order.Uint32(b[20:]))), Pidfd: unix.FAN_EPIDFD, Size: size}
 		for info := b[head:size]; len(info) > 0; {
 			if len(info) < fanInfoHeader {
 				err = errFanotify
