@@ -40,6 +40,19 @@ func TestSecurity(t *testing.T) {
 	}
 }
 
+// TestOpenat2: no unit takes the system call away that every path is opened by, as this directive does.
+func TestOpenat2(t *testing.T) {
+	for _, unit := range []string{"sockwatch.service", "user/sockwatch.service"} {
+		text, err := os.ReadFile(unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "\nRestrictSUIDSGID=") {
+			t.Errorf("%s has RestrictSUIDSGID=", unit)
+		}
+	}
+}
+
 // installed gives copies of the units in dir, whose program is there: verify looks for it.
 func installed(t *testing.T, dir string) []string {
 	t.Helper()

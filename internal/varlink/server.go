@@ -24,6 +24,8 @@ type Server struct {
 	mu    sync.Mutex
 	users map[uint32]int // connections
 	total int            // of all users
+
+	said PerUser // of refusals
 }
 
 // Interface is a set of methods.
@@ -41,6 +43,7 @@ type Options struct {
 	ErrorInterface string
 	// Refused is told of each connection that is refused, with what its peer is told, and may be called by many goroutines
 	// at once. With an error that is no *Error the Peer is empty: nothing could be accepted, or asked about who connected.
+	// Of one user it is told no more than PerUser allows.
 	Refused func(*Peer, error)
 	// Failed is told of each error of a method that is no *Error and that the peer therefore does not learn.
 	Failed func(p *Peer, method string, err error)
@@ -119,7 +122,10 @@ func (s *Server) error(name string, parameters any) *Error {
 }
 
 func (s *Server) refused(p *Peer, err error) {
-	if s.o.Refused != nil {
+	if s.o.Refused == nil {
+		return
+	}
+	if ok, _ := s.said.Say(p.UID); ok { // who is refused that often is known by then
 		s.o.Refused(p, err)
 	}
 }
