@@ -85,6 +85,15 @@ func Descriptors(n uint64) Feature {
 	}}
 }
 
+// trials are the names that [Tried] can be given.
+var trials = []string{"fexit", "ia32", "iouring"}
+
+// Tried is a feature that matters to one package alone, which knows how to try it: "fexit" is the right to attach programs to
+// the ends of the kernel's functions, "ia32" a kernel that runs 32-bit programs of x86, "iouring" one whose io_uring can bind.
+func Tried(name string, try func() error) Feature {
+	return Feature{name: name, check: try}
+}
+
 // requireEnv lists the features without which a test fails instead of skipping.
 const requireEnv = "SOCKWATCH_TEST_REQUIRE"
 
@@ -111,7 +120,7 @@ func required() []string {
 
 // checkRequired finds the misspelt name that would require nothing.
 func checkRequired() error {
-	known := []string{programs, descriptors}
+	known := append([]string{programs, descriptors}, trials...)
 	for _, f := range []Feature{Root, BPF, Pidfs, InfoExit, UserNS, Overlay, Ext4, Tmpfs} {
 		known = append(known, f.name)
 	}
