@@ -1,9 +1,13 @@
 # The habits of this repository: `make help` lists them. All but `race`, `lint`,
-# `fmt` and `bench` need nothing but Go and make.
+# `fmt`, `bench` and `kernels` need nothing but Go and make.
 
 GO        ?= go
 TESTFLAGS ?=
 FUZZTIME  ?= 10s
+
+# Of Debian's cloud kernels, and the packages whose tests depend on the kernel.
+KERNELS      ?= 6.1 6.12
+KERNEL_TESTS ?= pidfd bindspace internal/notifyd ebpf watch reap
 
 GO_NEEDED := $(shell sed -n 's/^go //p' go.mod)
 TOOLS     := .cache/tools
@@ -43,6 +47,13 @@ lint: $(TOOLS)/built ## run golangci-lint, which checks the formatting too
 fmt: $(TOOLS)/built ## format the Go sources with gofumpt
 	$(TOOLS)/gofumpt -l -w .
 
+.PHONY: generate
+generate: need-go ## compile bpf/ into ebpf/ (needs clang-19 and llvm-19; what is committed was made with it)
+	@for tool in clang-19 llvm-strip-19; do command -v $$tool >/dev/null || { \
+	  echo "there is no $$tool in PATH: another version would make other objects (Debian: apt-get install clang-19 llvm-19)" >&2; \
+	  exit 1; }; done
+	$(GO) generate ./ebpf
+
 .PHONY: bench
 bench: need-go ## measure death to file gone, beside a C program doing the same (LONG=1: the long form)
 	$(GO) run ./bench $(if $(LONG),-long)
@@ -50,6 +61,14 @@ bench: need-go ## measure death to file gone, beside a C program doing the same 
 .PHONY: stress
 stress: need-go ## look for live sockets lost to races (LONG=1: a million removals)
 	$(GO) run ./test/stress $(if $(LONG),-long)
+
+.PHONY: kernels
+kernels: need-go ## run the tests that depend on the kernel on other kernels, in QEMU (KERNELS="5.10 6.1 6.12 7.3")
+	$(GO) run ./test/kernels -series "$(KERNELS)" $(KERNEL_TESTS)
+
+.PHONY: chaos
+chaos: build ## kill servers and the daemon at random: no file is lost or left (LONG=1: 100,000 deaths)
+	$(GO) run ./test/chaos $(if $(LONG),-long) bin/sockwatch
 
 .PHONY: fuzz
 fuzz: need-go ## run each fuzz target for FUZZTIME (10s)

@@ -39,7 +39,8 @@ func Dial(ctx context.Context, addr string) (*Client, error) {
 func (c *Client) Close() error { return c.v.Close() }
 
 // Watch has the daemon watch a process, for as long as it lives and whatever becomes of us. What the process holds now is claimed,
-// and what the request names, whether it exists yet or not. To watch again adds to what is there.
+// and what the request names, whether it exists yet or not. To watch again adds paths; Name, Bindspaces and Conventions are as they
+// were the first time, or left out.
 //
 // ErrNoSuchProcess, ErrNotPermitted for a process or file of another user, ErrInvalid, ErrLimit.
 func (c *Client) Watch(ctx context.Context, r WatchRequest) (Watched, error) {

@@ -8,22 +8,30 @@ import (
 
 	"github.com/sockwatch/sockwatch/client"
 	"github.com/sockwatch/sockwatch/internal/records"
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/varlink"
 	"github.com/sockwatch/sockwatch/watch"
 )
 
+// control serves the control socket.
+type control struct {
+	*Daemon
+	said varlink.PerUser // of refusals
+}
+
 // iface is the varlink interface.
 func (d *Daemon) iface() varlink.Interface {
+	c := &control{Daemon: d}
 	return varlink.Interface{
 		Name: client.Interface, Description: client.Description,
 		Methods: map[string]varlink.Method{
-			"Watch": d.serveWatch, "Unwatch": d.serveUnwatch, "Claim": d.serveClaim, "Release": d.serveRelease,
-			"List": d.serveList, "Status": d.serveStatus, "History": d.serveHistory, "Monitor": d.serveMonitor,
+			"Watch": c.serveWatch, "Unwatch": c.serveUnwatch, "Claim": c.serveClaim, "Release": c.serveRelease,
+			"List": c.serveList, "Status": c.serveStatus, "History": c.serveHistory, "Monitor": c.serveMonitor,
 		},
 	}
 }
 
-func (d *Daemon) serveWatch(_ context.Context, call *varlink.Call) error {
+func (d *control) serveWatch(_ context.Context, call *varlink.Call) error {
 	var q client.WatchRequest
 	if err := call.Decode(&q); err != nil {
 		return err
@@ -52,7 +60,7 @@ type claimRequest struct {
 }
 
 // lookup finds what the caller means by an id.
-func (d *Daemon) lookup(call *varlink.Call, id string) (*registered, error) {
+func (d *control) lookup(call *varlink.Call, id string) (*registered, error) {
 	u, err := d.claimant(call.Peer)
 	if err != nil {
 		return nil, err
@@ -64,7 +72,7 @@ func (d *Daemon) lookup(call *varlink.Call, id string) (*registered, error) {
 	return r, nil
 }
 
-func (d *Daemon) serveUnwatch(_ context.Context, call *varlink.Call) error {
+func (d *control) serveUnwatch(_ context.Context, call *varlink.Call) error {
 	var q idRequest
 	if err := call.Decode(&q); err != nil {
 		return err
@@ -79,7 +87,7 @@ func (d *Daemon) serveUnwatch(_ context.Context, call *varlink.Call) error {
 	return nil
 }
 
-func (d *Daemon) serveClaim(_ context.Context, call *varlink.Call) error {
+func (d *control) serveClaim(_ context.Context, call *varlink.Call) error {
 	var q claimRequest
 	if err := call.Decode(&q); err != nil {
 		return err
@@ -98,7 +106,7 @@ func (d *Daemon) serveClaim(_ context.Context, call *varlink.Call) error {
 	return nil
 }
 
-func (d *Daemon) serveRelease(_ context.Context, call *varlink.Call) error {
+func (d *control) serveRelease(_ context.Context, call *varlink.Call) error {
 	var q claimRequest
 	if err := call.Decode(&q); err != nil {
 		return err
@@ -121,11 +129,26 @@ func (d *Daemon) serveRelease(_ context.Context, call *varlink.Call) error {
 }
 
 // refuse logs why a call is refused, and gives the error for the peer.
-func (d *Daemon) refuse(call *varlink.Call, err error) error {
-	d.log.Warn().Err(err).Int32("pid", call.Peer.PID).Uint32("uid", call.Peer.UID).Msg("a request is refused")
+func (d *control) refuse(call *varlink.Call, err error) error {
+	ok, leftOut := d.said.Say(call.Peer.UID)
+	if leftOut > 0 {
+		d.log.Warn().Int("requests", leftOut).Msg("more requests were refused than the log is told of")
+	}
+	if ok {
+		d.log.Warn().Str("error", clip(err.Error())).Int32("pid", call.Peer.PID).Uint32("uid", call.Peer.UID).Msg("a request is refused")
+	}
 	named := namedError(err)
 	d.metrics.refuse(named.Name)
 	return named
+}
+
+// clip bounds what a peer has put into an error: a path that is none can be as long as a message.
+func clip(s string) string {
+	const most = 8 << 10 // two paths
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }
 
 // namedError is an error for the peer.
@@ -133,8 +156,9 @@ func namedError(err error) *varlink.Error {
 	var named *varlink.Error
 	switch {
 	case errors.As(err, &named):
-	case errors.Is(err, watch.ErrLimit):
-		named = limitReached("descriptors of the daemon", 0)
+	case errors.Is(err, watch.ErrLimit), exhausted(err):
+		limit, _, _ := sys.MaxDescriptors()
+		named = limitReached("descriptors of the daemon", int(limit))
 	case errors.Is(err, records.ErrTooLarge):
 		named = limitReached("bytes of an owner's record", 1<<20)
 	case errors.Is(err, fs.ErrPermission):

@@ -46,17 +46,18 @@ type Daemon struct {
 	config  atomic.Pointer[config.Config]
 	started time.Time
 
-	store    *records.Store
-	watcher  *watch.Watcher
-	users    *asuser.Runner
-	root     int // descriptor of our root directory
-	control  *net.UnixListener
-	own      []*reap.File // of the sockets that we have made
-	receiver *notifyd.Receiver
-	history  *history
-	keeper   *keeper
-	metrics  *metrics // nil is off
-	spaces   spaces
+	store     *records.Store
+	watcher   *watch.Watcher
+	users     *asuser.Runner
+	root      int // descriptor of our root directory
+	control   *net.UnixListener
+	own       []*reap.File // of the sockets that we have made
+	receiver  *notifyd.Receiver
+	history   *history
+	keeper    *keeper
+	metrics   *metrics // nil is off
+	spaces    spaces
+	leftovers leftovers
 
 	registering sync.Mutex // held while a process is registered
 
@@ -102,16 +103,18 @@ func (d *Daemon) open() (err error) {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
-		return err
-	}
 	if d.metrics, err = serveMetrics(d); err != nil {
 		return err
 	}
+	d.leftovers.open(d)
+	d.restore()
 	d.spaces.d = d
 	d.spaces.set(d.o.Config.Bindspaces)
-	d.restore()
+	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
+		return err
+	}
 	d.keeper.start()
+	d.leftovers.start()
 	return nil
 }
 
@@ -122,10 +125,9 @@ func (d *Daemon) listen() (err error) {
 		if err := d.clear(control); err != nil {
 			return err
 		}
-		if d.control, err = net.ListenUnix("unix", &net.UnixAddr{Name: control, Net: "unix"}); err != nil {
-			return fmt.Errorf("make the control socket: %w", err)
+		if d.control, err = varlink.Listen(context.Background(), control, 0); err != nil {
+			return err
 		}
-		d.control.SetUnlinkOnClose(false) // by name: it is removed as any other
 		if err := d.made(control); err != nil {
 			return err
 		}
@@ -145,7 +147,7 @@ func (d *Daemon) listen() (err error) {
 func (d *Daemon) controlPath() string { return filepath.Join(d.o.RuntimeDir, client.ControlName) }
 func (d *Daemon) notifyPath() string  { return filepath.Join(d.o.RuntimeDir, NotifyName) }
 
-// made opens the control socket to everybody, and remembers to remove it.
+// made remembers to remove the control socket.
 func (d *Daemon) made(path string) error {
 	f, err := reap.Open(path)
 	if err != nil {
@@ -153,7 +155,7 @@ func (d *Daemon) made(path string) error {
 	}
 	d.own = append(d.own, f)
 	_, _ = f.Probe() // what was seen alive can be removed anywhere
-	return os.Chmod(path, 0o666)
+	return nil
 }
 
 // clear removes what a daemon that was killed has left of its sockets. We have the lock, so nobody else is about to bind there.
@@ -200,6 +202,7 @@ func (d *Daemon) Reload(c config.Config) {
 // Close ends the daemon and keeps its records.
 func (d *Daemon) Close() error {
 	d.metrics.close() // it asks the others
+	d.leftovers.close()
 	if d.keeper != nil {
 		d.keeper.close() // before the end of the watcher, which ends all claims
 	}

@@ -17,7 +17,7 @@ import (
 // listDrain is after how many owners the peer is waited for.
 const listDrain = 64
 
-func (d *Daemon) serveList(_ context.Context, call *varlink.Call) error {
+func (d *control) serveList(_ context.Context, call *varlink.Call) error {
 	u, err := d.claimant(call.Peer)
 	if err != nil {
 		return d.refuse(call, err)
@@ -45,16 +45,22 @@ func (d *Daemon) serveList(_ context.Context, call *varlink.Call) error {
 	return call.Reply(map[string]any{"owners": owners})
 }
 
-// describe tells of an owner, if the user may know: of the own processes, and of what he has registered.
+// visible tells whether a user may know of an owner: of the own processes, and of what he has registered.
+func (d *Daemon) visible(o *watch.Owner, u asuser.User) bool {
+	if o.Identity().PID == 0 || o.Ended() { // a bindspace of the configuration; or released just now
+		return false
+	}
+	_, r := d.find(o)
+	return u.UID == 0 || o.UID() == u.UID || r != nil && r.claimant.UID == u.UID
+}
+
+// describe tells of an owner, if the user may know.
 func (d *Daemon) describe(o *watch.Owner, u asuser.User) (client.Owner, bool) {
+	if !d.visible(o, u) {
+		return client.Owner{}, false
+	}
 	identity := o.Identity()
-	if identity.PID == 0 || o.Ended() { // a bindspace of the configuration; or released just now
-		return client.Owner{}, false
-	}
 	id, r := d.find(o)
-	if u.UID != 0 && o.UID() != u.UID && (r == nil || r.claimant.UID != u.UID) {
-		return client.Owner{}, false
-	}
 	owner := client.Owner{
 		ID: id, Process: identity.String(), PID: identity.PID, Comm: validText(o.Comm()), UID: o.UID(), Claims: []client.Claim{},
 	}
@@ -78,17 +84,18 @@ func (d *Daemon) describe(o *watch.Owner, u asuser.User) (client.Owner, bool) {
 	return owner, true
 }
 
-func (d *Daemon) serveStatus(_ context.Context, call *varlink.Call) error {
-	if _, err := d.claimant(call.Peer); err != nil {
+func (d *control) serveStatus(_ context.Context, call *varlink.Call) error {
+	u, err := d.claimant(call.Peer)
+	if err != nil {
 		return d.refuse(call, err)
 	}
 	s := client.Status{
-		PID: os.Getpid(), Version: d.o.Version, Started: d.started.UTC().Format(time.RFC3339Nano),
+		PID: os.Getpid(), Version: d.o.Version, Started: newTime(d.started),
 		RuntimeDir: d.o.RuntimeDir, Notify: d.receiver.Path(), DryRun: d.config.Load().DryRun,
 		EventsDropped: d.history.sub.Dropped(), ReportsDropped: d.receiver.Dropped(),
 	}
 	for _, o := range d.watcher.Owners() {
-		if o.Identity().PID != 0 {
+		if d.visible(o, u) {
 			s.Owners++
 			s.Claims += len(o.Claims())
 		}
@@ -100,7 +107,7 @@ type historyRequest struct {
 	Path *string `json:"path"`
 }
 
-func (d *Daemon) serveHistory(_ context.Context, call *varlink.Call) error {
+func (d *control) serveHistory(_ context.Context, call *varlink.Call) error {
 	var q historyRequest
 	if err := call.Decode(&q); err != nil {
 		return err
@@ -118,7 +125,7 @@ func (d *Daemon) serveHistory(_ context.Context, call *varlink.Call) error {
 	return call.Reply(map[string]any{"events": events})
 }
 
-func (d *Daemon) serveMonitor(ctx context.Context, call *varlink.Call) error {
+func (d *control) serveMonitor(ctx context.Context, call *varlink.Call) error {
 	u, err := d.claimant(call.Peer)
 	if err != nil {
 		return d.refuse(call, err)
@@ -154,7 +161,7 @@ func (d *Daemon) serveMonitor(ctx context.Context, call *varlink.Call) error {
 func newEvent(e watch.Event) client.Event {
 	uid := e.UID
 	w := client.Event{
-		Type: e.Kind.String(), Time: e.Time.UTC().Format(time.RFC3339Nano), Process: e.Owner.String(), PID: e.Owner.PID,
+		Type: e.Kind.String(), Time: newTime(e.Time), Process: e.Owner.String(), PID: e.Owner.PID,
 		Comm: validText(e.Comm), UID: &uid,
 	}
 	if e.Kind != watch.KindClaimed {
@@ -173,6 +180,9 @@ func newEvent(e watch.Event) client.Event {
 	}
 	return w
 }
+
+// newTime is a time for the wire, which sorts as text: time.RFC3339Nano leaves zeros out.
+func newTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000000Z07:00") }
 
 func newPath(path string) client.Path {
 	if utf8.ValidString(path) {

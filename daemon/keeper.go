@@ -69,10 +69,13 @@ func (k *keeper) close() {
 		return
 	}
 	k.closed = true
-	dirty := k.dirty
 	k.due.Signal()
 	k.mu.Unlock()
 	k.done.Wait()
+	k.mu.Lock()
+	dirty := k.dirty // the watcher goes on telling of changes
+	k.dirty = map[*watch.Owner]struct{}{}
+	k.mu.Unlock()
 	for o := range dirty {
 		_ = k.keep(o)
 	}

@@ -20,13 +20,17 @@ import (
 
 // Limits on what one user other than root may have registered.
 const (
-	mostOwners     = 4096
-	mostClaims     = 4096 // of one owner
-	mostBindspaces = 16
+	mostOwners      = 4096
+	mostClaims      = 4096 // of one owner
+	mostBindspaces  = 16
+	mostConventions = 16
 )
 
 // register watches a process for a user, or adds to what there is.
 func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, error) {
+	if err := checkRequest(u, q); err != nil {
+		return nil, err
+	}
 	var conventions []reap.Convention
 	for _, text := range q.Conventions {
 		c, err := reap.ParseConvention(text)
@@ -35,18 +39,12 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		}
 		conventions = append(conventions, c)
 	}
-	for _, path := range slices.Concat(q.Paths, q.Bindspaces) {
-		if !strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0 {
-			return nil, invalid(path, errRelative)
-		}
-	}
-	if u.UID != 0 && (len(q.Bindspaces) > mostBindspaces || len(q.Paths) > mostClaims) {
-		return nil, limitReached("paths and bindspaces of one request", mostClaims)
-	}
 	p, err := identify(q.Process)
 	switch {
 	case errors.Is(err, pidfd.ErrExited):
 		return nil, &varlink.Error{Name: client.Interface + ".NoSuchProcess", Parameters: map[string]any{"process": q.Process}}
+	case exhausted(err):
+		return nil, err
 	case err != nil:
 		return nil, invalid(q.Process, err)
 	}
@@ -67,8 +65,8 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	d.registering.Lock() // two requests for one process make one owner
 	defer d.registering.Unlock()
 	if r := d.get(id, u); r != nil {
-		if q.Name != "" || len(q.Bindspaces)+len(q.Conventions) > 0 {
-			return nil, invalid(q.Process, errors.New("it is watched already: name, bindspaces and conventions are for the first time; unwatch it before"))
+		if !r.has(q) {
+			return nil, invalid(q.Process, errWatched)
 		}
 		return r, d.claimAll(r, q.Paths, p)
 	}
@@ -77,6 +75,9 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	d.mu.Unlock()
 	if full {
 		return nil, limitReached("registered processes of a user", mostOwners)
+	}
+	if err := d.room(u); err != nil {
+		return nil, err
 	}
 	r := &registered{id: id, claimant: u, name: q.Name, conventions: conventions}
 	if r.root, r.ownRoot, err = d.rootOf(p); err != nil {
@@ -113,6 +114,40 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	return r, nil
 }
 
+var errWatched = errors.New("it is watched already, with another name, or without these bindspaces or conventions: unwatch it before")
+
+// has tells whether all that a request says of a process, but paths, is what was said of it before.
+func (r *registered) has(q client.WatchRequest) bool {
+	texts := r.conventionTexts()
+	other := func(of []string) func(string) bool { return func(s string) bool { return !slices.Contains(of, s) } }
+	return (q.Name == "" || q.Name == r.name) &&
+		!slices.ContainsFunc(q.Bindspaces, other(r.bindspaces)) && !slices.ContainsFunc(q.Conventions, other(texts))
+}
+
+// checkRequest refuses what need not be looked at more closely.
+func checkRequest(u asuser.User, q client.WatchRequest) error {
+	for _, path := range slices.Concat(q.Paths, q.Bindspaces) {
+		if !strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0 {
+			return invalid(path, errRelative)
+		}
+	}
+	if err := checkName(q.Name); err != nil {
+		return invalid(q.Name, err)
+	}
+	if u.UID == 0 {
+		return nil
+	}
+	switch {
+	case len(q.Paths) > mostClaims:
+		return limitReached("paths of one request", mostClaims)
+	case len(q.Bindspaces) > mostBindspaces:
+		return limitReached("bindspaces of a process", mostBindspaces)
+	case len(q.Conventions) > mostConventions:
+		return limitReached("conventions of a process", mostConventions)
+	}
+	return nil
+}
+
 // maySearch tells whether the claimant can use a directory as a bindspace: one in our own root directory that he may search.
 func (d *Daemon) maySearch(r *registered, dir string) error {
 	if r.ownRoot {
@@ -122,10 +157,18 @@ func (d *Daemon) maySearch(r *registered, dir string) error {
 		return nil
 	}
 	var err error
-	if denied := d.users.Do(r.claimant, func() { _, err = os.ReadDir(dir) }); denied != nil {
+	denied := d.users.Do(r.claimant, func() {
+		var f *os.File
+		if f, err = os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0); err == nil { // and not read: it may be as long as he likes
+			err = f.Close()
+		}
+	})
+	switch {
+	case denied != nil:
 		return denied
-	}
-	if err != nil {
+	case exhausted(err):
+		return err
+	case err != nil:
 		return notPermitted(dir, err.Error())
 	}
 	return nil
@@ -138,8 +181,13 @@ func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) error
 		if err != nil && !errors.Is(err, pidfd.ErrExited) {
 			d.log.Info().Err(err).Str("owner", r.id).Msg("look at what a process holds")
 		}
-		for _, f := range held {
-			d.claimHeld(r, f)
+		for i, f := range held {
+			if err := d.claimHeld(r, f); err != nil {
+				for _, rest := range held[i+1:] {
+					_ = rest.Close()
+				}
+				return err
+			}
 		}
 	}
 	for _, path := range paths {
@@ -150,9 +198,12 @@ func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) error
 	return nil
 }
 
-// claimHeld claims a file that the process has open, if the claimant may reach it.
-func (d *Daemon) claimHeld(r *registered, held *reap.File) {
+// claimHeld claims a file that the process has open, if the claimant may reach it. An error is that there is no room.
+func (d *Daemon) claimHeld(r *registered, held *reap.File) error {
 	defer held.Close()
+	if err := d.roomForClaim(r); err != nil {
+		return err
+	}
 	path := held.Path()
 	if r.ownRoot { // as the process sees it
 		dir := "/proc/" + strconv.Itoa(r.owner.Identity().PID) + "/root"
@@ -164,11 +215,11 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) {
 	f, err := d.openAs(r.claimant, r.root, path)
 	if err != nil {
 		d.log.Info().Err(err).Str("owner", r.id).Msg("a sock-file that a process holds is not claimed")
-		return
+		return nil
 	}
 	if f.ID() != held.ID() {
 		_ = f.Close()
-		return
+		return nil
 	}
 	if held.SeenAlive() {
 		f.RememberAlive()
@@ -176,12 +227,13 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) {
 	if _, err := r.owner.ClaimFile(f, watch.SourceSnapshot); err != nil {
 		_ = f.Close()
 	}
+	return nil
 }
 
 // claimPath claims a path, whose file may be still to come; one that is there must be the claimant's.
 func (d *Daemon) claimPath(r *registered, path string) error {
-	if r.claimant.UID != 0 && len(r.owner.Claims()) >= mostClaims {
-		return limitReached("claims of a process", mostClaims)
+	if err := d.roomForClaim(r); err != nil {
+		return err
 	}
 	if len(path) >= unix.PathMax {
 		return invalid(path, unix.ENAMETOOLONG)

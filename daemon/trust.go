@@ -101,9 +101,10 @@ func (d *Daemon) openAs(u asuser.User, root int, path string) (*reap.File, error
 // openReported opens what a process has reported, with its own rights.
 func (d *Daemon) openReported(s watch.Sender, root, path string) (*reap.File, error) {
 	u := asuser.User{UID: s.UID, GID: s.GID}
-	if status, err := proc.FS("").Status(s.PID); err == nil && status.UIDs.Effective == s.UID { // else it is gone, and has none
-		u.Groups = status.Groups
+	if err := d.room(u); err != nil {
+		return nil, err
 	}
+	u.Groups = groupsOf(s)
 	fd := d.root
 	if root != "/" {
 		var err error
@@ -113,6 +114,22 @@ func (d *Daemon) openReported(s watch.Sender, root, path string) (*reap.File, er
 		defer closeRoot(fd)
 	}
 	return d.openAs(u, fd, path)
+}
+
+// groupsOf are the supplementary groups of who has sent a report: none when it is gone, whoever may have its number now. A zombie
+// has the ones that it had.
+func groupsOf(s watch.Sender) []uint32 {
+	if s.Process == nil {
+		return nil
+	}
+	status, err := proc.FS("").Status(s.PID)
+	if err != nil || status.UIDs.Effective != s.UID {
+		return nil
+	}
+	if _, err := s.Process.Info(); err != nil { // after the look: it was reaped meanwhile, and that may have been another process
+		return nil
+	}
+	return status.Groups
 }
 
 // userOf is a user as the user database has him, for files that nobody in particular has registered.
@@ -169,16 +186,8 @@ func cgroupOf(rules config.Rules, pid int) string {
 		if len(r.Cgroup) == 0 {
 			continue
 		}
-		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
-		if err != nil {
-			return ""
-		}
-		for line := range strings.Lines(string(b)) {
-			if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-				return path
-			}
-		}
-		return ""
+		path, _ := proc.FS("").Cgroup(pid) // "" where it is gone
+		return path
 	}
 	return ""
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // age waits until what was made before is old enough for a leftover.
-func age() { <-time.After(leftoverAge + 50*time.Millisecond) }
+func age() { <-time.After(LeftoverAge + 50*time.Millisecond) }
 
 func TestLeftovers(t *testing.T) {
 	onFilesystems(t, func(t *testing.T, dir string) {

@@ -288,13 +288,8 @@ func (o *Owner) setFile(c *Claim, f *reap.File) {
 	}
 }
 
-// closeFile closes a file that a claim had. When the owner has ended the loop may be at work on it, and closes it after. The caller holds
-// w.mu.
+// closeFile closes a file that a claim had: the loop does, for it may be at work on it. The caller holds w.mu.
 func (o *Owner) closeFile(f *reap.File) {
-	if o.phase <= watching {
-		_ = f.Close()
-		return
-	}
 	o.w.tasks = append(o.w.tasks, func() { _ = f.Close() })
 	o.w.wakeLoop()
 }

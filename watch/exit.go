@@ -300,6 +300,9 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
 		c.state = ended
 	}
 	c.discard()
+	if c.owner.phase == watching && !c.named { // settled before its owner's end
+		c.owner.remove(c)
+	}
 }
 
 // transient tells whether a removal failed for want of something that others may give back.

@@ -154,16 +154,17 @@ func (w *Watcher) happened(events []bindspace.Event) {
 			continue
 		}
 		claims, owners := slices.Clone(p.names[e.Name]), slices.Clone(p.owners)
+		if e.Op == bindspace.Appeared {
+			claims = slices.DeleteFunc(claims, func(c *Claim) bool { return !c.named })
+		}
 		w.mu.Unlock()
 		switch e.Op {
 		case bindspace.Appeared:
 			s := sighting{path: e.Dir.File(e.Name), place: p, maker: e.Process, pid: e.PID}
 			for _, c := range claims {
-				if c.named {
-					s := s
-					s.path, s.claim = c.path, c
-					seen = append(seen, s)
-				}
+				s := s
+				s.path, s.claim = c.path, c
+				seen = append(seen, s)
 			}
 			if len(owners) > 0 {
 				s.owners = owners

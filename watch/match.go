@@ -49,8 +49,13 @@ func (w *Watcher) match(seen []sighting) {
 			live = append(live, s)
 		}
 	}
-	dead, unseen := w.matchHolders(live)
-	lost = append(lost, dead...)
+	// The dead first: whose the living are may take a look at every process of the machine.
+	w.settleMatch(lost, nil)
+	w.settleMatch(w.matchHolders(live))
+}
+
+// settleMatch finds out whose those are that have died, and those whose holder is not to be seen.
+func (w *Watcher) settleMatch(lost, unseen []*sighting) {
 	if len(lost)+len(unseen) == 0 {
 		return
 	}

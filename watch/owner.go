@@ -58,6 +58,8 @@ type Owner struct {
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
 	unmatched []string
 
+	checked int // which of the claims checkOld has looked at
+
 	root *Owner                 // in whose tree it was found; nil for one that was added
 	kept map[string]reap.Result // latest outcomes of those found in its tree whose files are still there, by path
 

@@ -67,6 +67,7 @@ func (w *Watcher) Notify() (path string, err error) {
 type Sender struct {
 	PID      int
 	UID, GID uint32
+	Process  *pidfd.Process // nil when it was reaped by then. For use until open returns
 }
 
 // TakeReports takes reports from everybody, for the service of a machine: from a receiver that it takes over on success. A report counts when
@@ -323,7 +324,7 @@ func (r *reporter) openFor(s subject, path string) (*reap.File, error) {
 	var err error
 	switch {
 	case r.open != nil:
-		f, err = r.open(Sender{s.sender.PID, s.sender.UID, s.sender.GID}, cmp.Or(root, "/"), path)
+		f, err = r.open(Sender{s.sender.PID, s.sender.UID, s.sender.GID, s.sender.Process}, cmp.Or(root, "/"), path)
 	case root == "":
 		return reap.Open(path)
 	default:

@@ -23,8 +23,8 @@ import (
 // [root], [userns] and [program:NAME]; unlike [exec:NAME], they fail where SOCKWATCH_TEST_REQUIRE names what is missing.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
-		Condition:           conditions(t),
+		Dir:       "testdata/script",
+		Condition: conditions(t),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("GORACE", os.Getenv("GORACE"))
 			env.Setenv("SOCKWATCH_RUNTIME_DIR", env.WorkDir+"/none") // not the machine's own daemon

@@ -1,0 +1,272 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/sockwatch/sockwatch/internal/asuser"
+	"github.com/sockwatch/sockwatch/internal/records"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// restore takes up the records of the daemon before. Nothing may be found or reported before that is done: a process whose record is still
+// to come would be an owner twice, and each would write its record over the other's. For the same reason those that were found
+// come first: registered ones have bindspaces, in which more is found.
+func (d *Daemon) restore() {
+	var registered []records.Entry
+	for entry, err := range d.store.All() {
+		if errors.Is(err, records.ErrOtherBoot) {
+			d.log.Debug().Err(err).Msg("a record of an earlier boot")
+			continue
+		}
+		if err != nil {
+			d.log.Warn().Err(err).Msg("a record is not taken up")
+			continue
+		}
+		if entry.Claimant != nil {
+			registered = append(registered, entry)
+			continue
+		}
+		d.restoreEntry(entry)
+	}
+	for _, entry := range registered {
+		d.restoreEntry(entry)
+	}
+}
+
+func (d *Daemon) restoreEntry(e records.Entry) {
+	if err := d.restoreOne(e.ID, e.Record); err != nil {
+		d.log.Error().Err(err).Str("owner", e.ID).Msg("take up a record; it is kept for the next start")
+	}
+}
+
+func (d *Daemon) restoreOne(id string, rec records.Record) error {
+	r := &registered{id: id, claimant: userOf(rec.UID), name: rec.Name, bindspaces: rec.Bindspaces, root: d.root}
+	if rec.Claimant != nil {
+		r.claimant = *rec.Claimant
+	}
+	for _, text := range rec.Conventions {
+		c, err := reap.ParseConvention(text)
+		if err != nil {
+			return err
+		}
+		r.conventions = append(r.conventions, c)
+	}
+	p, err := rec.Process.Open()
+	dead := errors.Is(err, pidfd.ErrExited)
+	if err != nil && !dead {
+		return err
+	}
+	if !dead {
+		if r.root, r.ownRoot, err = d.rootOf(p); errors.Is(err, pidfd.ErrExited) {
+			r.root, err = d.root, nil
+		}
+		if err == nil {
+			r.owner, err = d.watcher.Add(p, r.options(d))
+		}
+		if err != nil {
+			_ = p.Close()
+			return err
+		}
+	} else if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, r.options(d)); err != nil {
+		return err
+	}
+	if rec.Claimant != nil {
+		d.mu.Lock()
+		d.owners[id], d.byOwner[r.owner] = r, r
+		d.byUID[r.claimant.UID]++
+		d.mu.Unlock()
+	}
+	for _, c := range rec.Claims {
+		if err := r.restoreClaim(d, c, dead); err != nil {
+			d.log.Warn().Err(err).Str("path", c.Path).Msg("take up a claim")
+		}
+		if c.Root == "" {
+			d.leftovers.in(parent(c.Path), r.claimant)
+		}
+	}
+	for _, dir := range r.bindspaces {
+		d.leftovers.in(dir, r.claimant)
+	}
+	return nil
+}
+
+var errOtherWay = errors.New("it was below a root directory that went with its process")
+
+// restoreClaim takes up a claim: the file, whatever its name is by now; and the name, for what the owner binds there next or, with
+// the daemon away, has bound.
+func (r *registered) restoreClaim(d *Daemon, c records.Claim, dead bool) error {
+	var source watch.Source
+	if err := source.UnmarshalText([]byte(c.Source)); err != nil {
+		return err
+	}
+	if dead && c.Root != "" {
+		return errOtherWay
+	}
+	var f *reap.File
+	at := absent
+	if c.File != "" {
+		var err error
+		if f, at, err = r.recall(d, c); err != nil {
+			return err
+		}
+	}
+	// The claim is on the name, too. Of the dead that means what has it now, unless that is known: as with any claim that is pending at
+	// its owner's end.
+	if c.Named && (!dead || c.File == "" || at == taken) {
+		if _, err := r.owner.Claim(c.Path, source); err != nil {
+			closeFile(f)
+			return err
+		}
+		if at != there {
+			closeFile(f)
+			return nil
+		}
+	}
+	if f == nil {
+		return nil
+	}
+	if c.Alive {
+		f.RememberAlive()
+	}
+	if _, err := r.owner.ClaimFile(f, source); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("claim: %w", err)
+	}
+	return nil
+}
+
+// at is what has become of the name of a claim's file.
+type at int
+
+const (
+	absent at = iota // it may have another one
+	there
+	taken // by another file
+)
+
+// recall finds the file of a claim. It may have another name, or none any more; one that lives under the private name that it had when
+// the daemon was killed gets its own back. It is nil when its directory is gone.
+func (r *registered) recall(d *Daemon, c records.Claim) (*reap.File, at, error) {
+	f, name, err := r.recallName(d, c)
+	if err != nil || f == nil || name != absent {
+		return f, name, err
+	}
+	unhidden, err := f.Unhide()
+	if err != nil {
+		d.log.Warn().Err(err).Str("path", c.Path).Msg("look for a file under a private name")
+	}
+	if !unhidden {
+		return f, name, nil
+	}
+	d.log.Info().Str("path", c.Path).Msg("a live file has its name back")
+	_ = f.Close()
+	return r.recallName(d, c)
+}
+
+func (r *registered) recallName(d *Daemon, c records.Claim) (f *reap.File, name at, err error) {
+	f, err = d.openAs(r.claimant, r.root, c.Path)
+	switch {
+	case err == nil && f.ID().String() == c.File:
+		return f, there, nil
+	case err == nil:
+		_ = f.Close()
+		name = taken
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, reap.ErrNotSocket), errors.Is(err, errNotOwn):
+		name = taken
+	default:
+		return nil, absent, err
+	}
+	var id reap.ID
+	if err := id.UnmarshalText([]byte(c.File)); err != nil {
+		return nil, name, err
+	}
+	f, err = reap.RecallAs(d.as(r.claimant), r.root, c.Path, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return f, name, err
+}
+
+func closeFile(f *reap.File) {
+	if f != nil {
+		_ = f.Close()
+	}
+}
+
+// leftDir is a directory, and who claims in it.
+type leftDir struct {
+	dir  string
+	user string
+}
+
+// leftovers settles what the daemon before has left under private names, when it was killed in the middle of a removal. What a claim
+// knows is found by that; the rest is what nothing is known of but the directory.
+type leftovers struct {
+	d      *Daemon
+	places map[leftDir]asuser.User
+	cancel chan struct{}
+	done   sync.WaitGroup
+}
+
+// open notes the bindspaces of the configuration.
+func (l *leftovers) open(d *Daemon) {
+	l.d, l.places, l.cancel = d, map[leftDir]asuser.User{}, make(chan struct{})
+	for _, b := range d.config.Load().Bindspaces {
+		if u, err := dirUser(b.Path); err == nil {
+			l.in(b.Path, u)
+		}
+	}
+}
+
+// in notes a directory.
+func (l *leftovers) in(dir string, u asuser.User) {
+	l.places[leftDir{dir, fmt.Sprint(u)}] = u
+}
+
+// start settles what there is, in a goroutine that ends with that. With a dry run there is nothing that the daemon has left.
+func (l *leftovers) start() {
+	if len(l.places) == 0 || l.d.config.Load().DryRun {
+		return
+	}
+	l.done.Go(func() {
+		if !l.settle() {
+			return
+		}
+		old := time.NewTimer(reap.LeftoverAge)
+		defer old.Stop()
+		select {
+		case <-old.C:
+			l.settle()
+		case <-l.cancel:
+		}
+	})
+}
+
+// settle goes through the directories once. It tells whether there is something that is too young.
+func (l *leftovers) settle() (young bool) {
+	for p, u := range l.places {
+		results, more, err := reap.Settle(l.d.as(u), l.d.root, p.dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			l.d.log.Warn().Err(err).Msg("what a daemon that was killed has left under private names")
+		}
+		for _, r := range results {
+			l.d.log.Info().Err(r.Err).Str("path", r.Path).Stringer("outcome", r.Outcome).Msg("left under a private name by a daemon that was killed")
+		}
+		young = young || more
+	}
+	return young
+}
+
+func (l *leftovers) close() {
+	if l.cancel != nil {
+		close(l.cancel)
+	}
+	l.done.Wait()
+}

@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/asuser"
+	"github.com/sockwatch/sockwatch/internal/sys"
+)
+
+// Each process that is watched costs the daemon a descriptor, and so does each directory in which something is claimed. A user who
+// takes them all would have everybody else refused. So from half of the limit on nobody may have more than an eighth of it, and the last
+// eighth is root's. Until then nothing is counted.
+const shares = 8
+
+// claimsOfUser is how many claims a user other than root may have of all of his processes. Each costs memory, and a part of a record.
+const claimsOfUser = 32 << 10
+
+// busy is how many owners with as many claims each a user may have who is not looked at more closely.
+const busy = 16
+
+// room tells whether one more process or claim can be watched for a user. The error is a *varlink.Error, or one of the kernel's.
+func (d *Daemon) room(u asuser.User) error {
+	if u.UID == uint32(os.Geteuid()) || u.UID == 0 {
+		return nil
+	}
+	limit, _, err := sys.MaxDescriptors()
+	if err != nil {
+		return err
+	}
+	next, err := sys.Duplicate(d.root) // the lowest number that is free, dup(2): about as many are taken
+	if err != nil {
+		return err
+	}
+	_ = sys.Close(next)
+	switch taken := uint64(next); {
+	case taken < limit/2:
+		return nil
+	case taken >= limit-limit/shares:
+		return limitReached("descriptors of the daemon", int(limit))
+	case uint64(d.cost(u)) >= limit/shares:
+		return limitReached("descriptors of the daemon for a user", int(limit/shares))
+	}
+	return nil
+}
+
+// cost is about how many descriptors a user's processes and claims take.
+func (d *Daemon) cost(u asuser.User) int {
+	n := 0
+	dirs := map[string]struct{}{}
+	for _, o := range d.watcher.Owners() {
+		_, r := d.find(o)
+		if r == nil && o.UID() != u.UID || r != nil && r.claimant.UID != u.UID {
+			continue
+		}
+		n++
+		if r != nil {
+			if r.ownRoot {
+				n++
+			}
+			n += 2 * len(r.bindspaces)
+		}
+		for _, c := range o.Claims() {
+			dirs[parent(c.Path())] = struct{}{}
+		}
+	}
+	return n + 2*len(dirs) // one to watch it, and one to remove from it
+}
+
+// roomForClaim is room for one more claim of what a user has registered.
+func (d *Daemon) roomForClaim(r *registered) error {
+	u := r.claimant
+	if u.UID == 0 {
+		return nil
+	}
+	n := len(r.owner.Claims())
+	if n >= mostClaims {
+		return limitReached("claims of a process", mostClaims)
+	}
+	if n >= busy && d.claimsOf(u) >= claimsOfUser {
+		return limitReached("claims of a user", claimsOfUser)
+	}
+	return d.room(u)
+}
+
+// claimsOf is how many claims a user's registered processes have; fewer than there can be, where those are few anyway.
+func (d *Daemon) claimsOf(u asuser.User) int {
+	d.mu.Lock()
+	if d.byUID[u.UID]*mostClaims <= claimsOfUser {
+		d.mu.Unlock()
+		return 0
+	}
+	var owners []*registered
+	for _, r := range d.owners {
+		if r.claimant.UID == u.UID {
+			owners = append(owners, r)
+		}
+	}
+	d.mu.Unlock()
+	n := 0
+	for _, r := range owners {
+		n += len(r.owner.Claims())
+	}
+	return n
+}
+
+// exhausted tells whether an error is the want of descriptors.
+func exhausted(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
+
+// checkName refuses a name that conventions cannot build from.
+func checkName(name string) error {
+	const longest = 255
+	if len(name) > longest || strings.ContainsAny(name, "/\x00") {
+		return fmt.Errorf("a name has up to %d bytes, and neither a slash nor a NUL byte", longest)
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// ClaimFor claims a sock-file for the process that bound it, as somebody has found out who sees more than the watcher does, and watches
+// that process if it is not watched. When it is gone, and comm is the name that it had, its file is settled at once. It takes f over on
+// success, and tells whether the file was not claimed before.
+//
+// Errors: ErrLimit, ErrClosed.
+func (w *Watcher) ClaimFor(id pidfd.Identity, comm string, f *reap.File, s Source) (c *Claim, added bool, err error) {
+	o, err := w.foundOwner(id)
+	if errors.Is(err, pidfd.ErrExited) {
+		if o, err = w.addDead(id, f.UID(), nil); err == nil {
+			w.mu.Lock()
+			o.comm = comm
+			w.mu.Unlock()
+		}
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("claim %s: %w", f.Path(), err)
+	}
+	c, added, err = o.claimFile(f, s, s.evidence())
+	if added {
+		w.post(o.checkOld)
+	}
+	return c, added, err
+}
+
+// foundOwner is the Owner of a process, in whose tree it is, if it is in one.
+func (w *Watcher) foundOwner(id pidfd.Identity) (*Owner, error) {
+	w.mu.Lock()
+	o := w.byPID[id.PID]
+	known := o != nil && o.id == id && !o.released
+	w.mu.Unlock()
+	if known {
+		return o, nil
+	}
+	p, err := id.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	root, kin, err := w.rootOf(p, id, w.roots())
+	if err != nil {
+		return nil, err
+	}
+	if !kin {
+		root = nil
+	}
+	return w.ownerOf(id, root, kin)
+}
+
+// checkOld looks at two of the owner's claims whether their files are there: nobody tells when a name is removed in a directory that is not
+// watched, and who binds and unlinks all the time would have more and more claims. The loop calls it.
+func (o *Owner) checkOld() {
+	const few = 32 // so many may be out of date
+	w := o.w
+	var due []*Claim
+	w.mu.Lock()
+	for range 2 {
+		if len(o.claims) < few || o.phase != watching {
+			break
+		}
+		o.checked = (o.checked + 1) % len(o.claims)
+		if c := o.claims[o.checked]; c.state == armed && !c.named && c.place == nil && c.file != nil && c.later == nil {
+			due = append(due, c)
+		}
+	}
+	w.mu.Unlock()
+	for _, c := range due {
+		r := c.file.Remove(reap.RemoveOptions{DryRun: true})
+		if r.Outcome == reap.OutcomeGone {
+			w.outcome(c, r, now())
+			w.mu.Lock()
+			c.withdraw()
+			c.discard()
+			w.mu.Unlock()
+		}
+	}
+}
+
+// SocketClosed says that the socket of the claim has died, as somebody has seen, while its owner may live on: what becomes of the file is
+// settled now. It does not wait for that.
+func (c *Claim) SocketClosed() {
+	w := c.owner.w
+	w.post(func() {
+		w.mu.Lock()
+		due := c.state == armed && c.owner.phase == watching && c.file != nil && c.later == nil
+		w.mu.Unlock()
+		if due {
+			w.settle(c.owner, []*Claim{c}, now())
+		}
+	})
+}
