@@ -86,4 +86,6 @@ type Status struct {
 	Claims         int    `json:"claims"`
 	EventsDropped  uint64 `json:"events_dropped"`
 	ReportsDropped uint64 `json:"reports_dropped"`
+	TraceHooks     string `json:"trace_hooks,omitempty"` // by which binds are seen; "" is none
+	TraceLost      uint64 `json:"trace_lost,omitempty"`  // binds that came faster than they were read
 }

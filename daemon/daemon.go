@@ -57,6 +57,7 @@ type Daemon struct {
 	keeper    *keeper
 	metrics   *metrics // nil is off
 	spaces    spaces
+	trace     trace
 	leftovers leftovers
 
 	registering sync.Mutex // held while a process is registered
@@ -113,6 +114,7 @@ func (d *Daemon) open() (err error) {
 	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
 		return err
 	}
+	d.trace.set(d, d.o.Config.Trace)
 	d.keeper.start()
 	d.leftovers.start()
 	return nil
@@ -197,12 +199,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 func (d *Daemon) Reload(c config.Config) {
 	d.config.Store(&c)
 	d.spaces.set(c.Bindspaces)
+	d.trace.set(d, c.Trace)
 }
 
 // Close ends the daemon and keeps its records.
 func (d *Daemon) Close() error {
 	d.metrics.close() // it asks the others
 	d.leftovers.close()
+	d.trace.close()
 	if d.keeper != nil {
 		d.keeper.close() // before the end of the watcher, which ends all claims
 	}
@@ -235,7 +239,7 @@ func (d *Daemon) Close() error {
 	return nil
 }
 
-// decide is the policy for a claim: an administrator's rule, or else it is removed.
+// decide is the policy for a claim: an administrator's rule, or else it is removed, unless nothing tells of it but tracing.
 func (d *Daemon) decide(c watch.Candidate) watch.Action {
 	cfg := d.config.Load()
 	var action config.Action
@@ -248,7 +252,7 @@ func (d *Daemon) decide(c watch.Candidate) watch.Action {
 	switch {
 	case ok && action == config.Ignore:
 		return watch.ActionIgnore
-	case ok && action == config.Report, cfg.DryRun:
+	case ok && action == config.Report, cfg.DryRun, !ok && c.Traced:
 		return watch.ActionReport
 	}
 	return watch.ActionReap

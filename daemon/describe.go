@@ -94,6 +94,7 @@ func (d *control) serveStatus(_ context.Context, call *varlink.Call) error {
 		RuntimeDir: d.o.RuntimeDir, Notify: d.receiver.Path(), DryRun: d.config.Load().DryRun,
 		EventsDropped: d.history.sub.Dropped(), ReportsDropped: d.receiver.Dropped(),
 	}
+	s.TraceHooks, s.TraceLost = d.trace.state()
 	for _, o := range d.watcher.Owners() {
 		if d.visible(o, u) {
 			s.Owners++

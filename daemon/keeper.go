@@ -104,6 +104,9 @@ func (k *keeper) keep(o *watch.Owner) error {
 		if !s.Open {
 			continue
 		}
+		if s.Source == watch.SourceTrace && !s.Traced {
+			s.Source = watch.SourceBindspace // tracing alone is not consent to a removal, and there was more
+		}
 		claim := records.Claim{Path: s.Path, Source: s.Source.String(), Named: s.Named, Alive: s.SeenAlive}
 		if s.Identified {
 			claim.File = s.File.String()

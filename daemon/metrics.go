@@ -50,6 +50,7 @@ type metrics struct {
 	done     sync.WaitGroup
 
 	owners, claims   *prometheus.Desc
+	traceInfo        *prometheus.Desc
 	outcomes, dryRun *prometheus.CounterVec
 	refused          *prometheus.CounterVec // is counted by any goroutine
 	exitToGone       prometheus.Histogram
@@ -135,6 +136,7 @@ func (m *metrics) listen(where config.Metrics) (err error) {
 func (m *metrics) register() {
 	m.owners = prometheus.NewDesc("sockwatch_owners", "Processes that are watched.", nil, nil)
 	m.claims = prometheus.NewDesc("sockwatch_claims", "Claims of the processes that are watched.", []string{"source"}, nil)
+	m.traceInfo = prometheus.NewDesc("sockwatch_trace_info", "1 where every bind is traced, with the hooks in use.", []string{"hooks"}, nil)
 	m.outcomes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sockwatch_outcomes_total", Help: "What became of claims.",
 	}, []string{"outcome", "reason"})
@@ -162,6 +164,9 @@ func (m *metrics) register() {
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "sockwatch_reports_dropped_total", Help: "Reports to the notify socket that were lost since too many of the same user waited.",
 		}, func() float64 { return float64(m.d.receiver.Dropped()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "sockwatch_trace_lost_total", Help: "Binds that the kernel told of faster than they were read, since the hooks are in use.",
+		}, func() float64 { _, lost := m.d.trace.state(); return float64(lost) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "sockwatch_build_info", Help: "1, with the version of sockwatch and of Go.",
 			ConstLabels: prometheus.Labels{"version": validText(m.d.o.Version), "goversion": runtime.Version()},
@@ -174,6 +179,7 @@ func (m *metrics) register() {
 func (m *metrics) Describe(c chan<- *prometheus.Desc) {
 	c <- m.owners
 	c <- m.claims
+	c <- m.traceInfo
 }
 
 // Collect is of prometheus.Collector.
@@ -189,6 +195,9 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		}
 	}
 	c <- prometheus.MustNewConstMetric(m.owners, prometheus.GaugeValue, float64(owners))
+	if hooks, _ := m.d.trace.state(); hooks != "" {
+		c <- prometheus.MustNewConstMetric(m.traceInfo, prometheus.GaugeValue, 1, hooks)
+	}
 	for s := watch.SourceExplicit; s <= watch.SourceSweep; s++ {
 		c <- prometheus.MustNewConstMetric(m.claims, prometheus.GaugeValue, float64(claims[s]), s.String())
 	}

@@ -219,7 +219,7 @@ type leftovers struct {
 func (l *leftovers) open(d *Daemon) {
 	l.d, l.places, l.cancel = d, map[leftDir]asuser.User{}, make(chan struct{})
 	for _, b := range d.config.Load().Bindspaces {
-		if u, err := dirUser(b.Path); err == nil {
+		if u, err := dirUser("", b.Path); err == nil {
 			l.in(b.Path, u)
 		}
 	}

@@ -46,20 +46,21 @@ func (s *spaces) set(wanted []config.Bindspace) {
 
 // open opens a file of a bindspace with the rights of the directory's owner.
 func (s *spaces) open(path string) (*reap.File, error) {
-	u, err := dirUser(parent(path))
+	u, err := dirUser("", parent(path))
 	if err != nil {
 		return nil, err
 	}
 	return reap.OpenAs(s.d.as(u), s.d.root, path)
 }
 
-// dirUser is the user whose directory it is: of all on the way to it the first one that is not root, who could have it lead anywhere.
-func dirUser(dir string) (asuser.User, error) {
+// dirUser is the user whose directory it is, below a root directory: of all on the way to it the first one that is not root, who could
+// have it lead anywhere.
+func dirUser(root, dir string) (asuser.User, error) {
 	for i := 1; i <= len(dir); i++ {
 		if i < len(dir) && dir[i] != '/' {
 			continue
 		}
-		info, err := os.Lstat(dir[:i])
+		info, err := os.Lstat(root + dir[:i])
 		if err != nil {
 			return asuser.User{}, err
 		}

@@ -20,6 +20,7 @@ type Claim struct {
 	place    *place     // where it is told what becomes of the path's name; nil where it is not
 	named    bool       // somebody named the path: whatever the owner binds there is meant
 	source   Source
+	traced   bool // nothing tells of it but tracing
 	evidence evidence
 	action   Action
 	state    claimState
@@ -101,7 +102,7 @@ func (o *Owner) Claim(path string, s Source) (*Claim, error) {
 	if c != nil {
 		c.strengthen(s)
 	} else {
-		c = &Claim{owner: o, path: path, source: s}
+		c = newClaim(o, path, s)
 		o.add(c)
 	}
 	c.named = true
@@ -208,7 +209,8 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 		}
 		return c, false, nil
 	}
-	c = &Claim{owner: o, path: f.Path(), source: s, evidence: e}
+	c = newClaim(o, f.Path(), s)
+	c.evidence = e
 	o.add(c)
 	o.setFile(c, f)
 	return c, true, nil
@@ -352,7 +354,7 @@ func (c *Claim) rename(f *reap.File, p *place) {
 	old := c.file
 	c.path = path
 	o.setFile(c, f)
-	_ = old.Close()
+	o.closeFile(old)
 	if o.w.places[p.dir] == p {
 		p.dir.Retain()
 		p.refs++
@@ -362,9 +364,18 @@ func (c *Claim) rename(f *reap.File, p *place) {
 
 // strengthen notes that the claim was learnt from one more source. The caller holds w.mu.
 func (c *Claim) strengthen(s Source) {
-	if s < c.source {
-		c.source = s
+	if s >= c.source && (s == SourceTrace || !c.traced) {
+		return
 	}
+	c.source = min(c.source, s)
+	c.traced = c.traced && s == SourceTrace
+	if c.owner.phase != prepared {
+		c.owner.w.decide(c)
+	}
+}
+
+func newClaim(o *Owner, path string, s Source) *Claim {
+	return &Claim{owner: o, path: path, source: s, traced: s == SourceTrace}
 }
 
 // Release withdraws the claim and keeps the file. It returns false when removal has begun or has come to its end.

@@ -218,7 +218,8 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 		_ = f.Close()
 		return nil
 	}
-	c := &Claim{owner: o, path: f.Path(), source: SourceConvention, later: &later{final: true}}
+	c := newClaim(o, f.Path(), SourceConvention)
+	c.later = &later{final: true}
 	o.claims = append(o.claims, c)
 	o.open++
 	o.setFile(c, f)
@@ -286,9 +287,9 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
 		c.later.since = at
 	}
 	if r.Outcome == reap.OutcomeAlive || transient(r) {
+		w.mu.Lock() // others look whether it waits
 		c.wait().since, c.later.step = at, 0
 		w.retries.push(c)
-		w.mu.Lock()
 		c.unwatch()
 		w.mu.Unlock()
 		return

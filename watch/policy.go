@@ -21,12 +21,13 @@ type Candidate struct {
 	PID    int
 	Comm   string
 	Source Source
+	Traced bool // nothing tells of it but tracing: nobody has named it, or a directory for it
 }
 
 // Policy is what a service wants to know and to decide, which a program that watches its own does not need. Its functions are called with
 // locks held: they must be quick and call nothing of this package.
 type Policy struct {
-	// Decide is asked when a claim is made. Nil is ActionReap.
+	// Decide is asked when a claim is made, and when more is learnt of it. Nil is ActionReap.
 	Decide func(Candidate) Action
 	// Changed is told of an Owner that has another claim, or another file of one, or has come to its end.
 	Changed func(*Owner)
@@ -41,7 +42,7 @@ func (w *Watcher) decide(c *Claim) {
 	if c.file != nil && c.owner.process == nil {
 		uid = c.file.UID()
 	}
-	c.action = w.policy.Decide(Candidate{Path: c.path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Source: c.source})
+	c.action = w.policy.Decide(Candidate{Path: c.path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Source: c.source, Traced: c.traced})
 }
 
 // changed tells the Policy. The caller holds w.mu.
@@ -55,6 +56,7 @@ func (o *Owner) changed() {
 type ClaimState struct {
 	Path       string
 	Source     Source
+	Traced     bool    // see Candidate
 	Named      bool    // somebody named the path: whatever the owner binds there is meant
 	File       reap.ID // zero while the claim is pending
 	Identified bool
@@ -66,7 +68,7 @@ type ClaimState struct {
 func (c *Claim) State() ClaimState {
 	c.owner.w.mu.Lock()
 	defer c.owner.w.mu.Unlock()
-	s := ClaimState{Path: c.path, Source: c.source, Named: c.named, Open: c.state == armed || c.state == committed}
+	s := ClaimState{Path: c.path, Source: c.source, Traced: c.traced, Named: c.named, Open: c.state == armed || c.state == committed}
 	if c.file != nil {
 		s.File, s.Identified, s.SeenAlive = c.file.ID(), true, c.file.SeenAlive()
 	}

@@ -37,6 +37,10 @@ own user otherwise, from $XDG_RUNTIME_DIR/sockwatch. It needs no configuration;
 'sockwatch config --help' tells where one would be. It stays in the foreground,
 logs to standard error, and tells systemd how it does where that has started it.
 
+With --trace it sees every bind on the machine, of processes, too, that nobody has
+registered. What it knows of by that alone is told of and kept, unless a rule of
+the configuration says that it be removed.
+
 SIGHUP has it read its configuration again; a bad one is told of, and the old
 settings stay. SIGTERM and SIGINT end it: what it watches is kept for the next
 start. A second daemon on the same directory refuses to start.`,
@@ -51,6 +55,7 @@ start. A second daemon on the same directory refuses to start.`,
 	flags := cmd.Flags()
 	flags.StringVar(&f.runtimeDir, "runtime-dir", "", "sockets and records are in `DIR`")
 	flags.StringVar(&f.config, "config", "", "read the configuration from `FILE`")
+	flags.BoolVar(&f.trace, "trace", false, "see every bind on the machine, by the hooks of the configuration or the best there are")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "remove nothing: outcomes say what would have been")
 	_ = cmd.MarkFlagDirname("runtime-dir")
 	_ = cmd.MarkFlagFilename("config", "toml")
@@ -59,7 +64,7 @@ start. A second daemon on the same directory refuses to start.`,
 
 type daemonRunFlags struct {
 	runtimeDir, config string
-	dryRun             bool
+	dryRun, trace      bool
 }
 
 func (f *daemonRunFlags) run(cmd *cobra.Command, a *app) (err error) {
@@ -140,6 +145,7 @@ func (f *daemonRunFlags) load(a *app, path string, explicit bool) (config.Config
 		err = fmt.Errorf("the configuration %s is wrong", path)
 	}
 	cfg.DryRun = cfg.DryRun || f.dryRun
+	cfg.Trace.On = cfg.Trace.On || f.trace
 	return cfg, err
 }
 

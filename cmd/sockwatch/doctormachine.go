@@ -19,7 +19,7 @@ import (
 
 // examineMachine finds out what this kernel and this user allow.
 func examineMachine() []finding {
-	return []finding{
+	return append([]finding{
 		checkKernel(),
 		checkUser(),
 		checkPidfd(),
@@ -36,7 +36,7 @@ func examineMachine() []finding {
 		checkInotify(),
 		checkFanotify(),
 		checkMaxDescriptors(),
-	}
+	}, checkTracing()...)
 }
 
 func checkKernel() finding {

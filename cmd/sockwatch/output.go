@@ -189,3 +189,11 @@ func (t *table) row(cells ...string) {
 }
 
 func (t *table) flush() { t.tw.Flush() }
+
+// exact is the path, byte by byte.
+func (p *jsonPath) exact() string {
+	if p.PathB64 != nil {
+		return string(p.PathB64)
+	}
+	return p.Path
+}

@@ -114,6 +114,7 @@ Environment:
 		newReapCmd(a),
 		newRunCmd(a),
 		newStatusCmd(a),
+		newTraceCmd(a),
 		newUnwatchCmd(a),
 		newVersionCmd(a),
 		newWatchCmd(a),

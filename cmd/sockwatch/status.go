@@ -99,12 +99,18 @@ func printStatus(o *output, s client.Status) {
 	o.line("daemon", "process %d, version %s, since %s", s.PID, s.Version, since)
 	o.line("sockets", "%s", s.RuntimeDir)
 	o.line("reports", "%s", cmp.Or(s.Notify, "none are taken"))
+	if s.TraceHooks != "" {
+		o.line("traced", "every bind on the machine, by %s", s.TraceHooks)
+	}
 	if s.DryRun {
 		o.line("dry run", "nothing is removed")
 	}
 	o.line("watched", "%s, %s", errors.New(countOf(s.Owners, "process")), errors.New(countOf(s.Claims, "claim")))
 	if s.EventsDropped > 0 {
 		o.line("missed", "%d events, by who was too slow to read them", s.EventsDropped)
+	}
+	if s.TraceLost > 0 {
+		o.line("missed", "%d binds at first: they came faster than they could be read, and were looked for", s.TraceLost)
 	}
 	if s.ReportsDropped > 0 {
 		o.line("missed", "%d reports: they came faster than they could be read", s.ReportsDropped)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/sockwatch/sockwatch/ebpf"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -27,6 +28,7 @@ type Config struct {
 	DryRun     bool   // nothing is removed, for the whole daemon
 	LogLevel   zerolog.Level
 	Metrics    Metrics
+	Trace      Trace
 	Rules      Rules
 	Bindspaces []Bindspace
 }
@@ -35,6 +37,12 @@ type Config struct {
 type Metrics struct {
 	Network string // "unix", "tcp" or ""
 	Address string
+}
+
+// Trace says whether every bind on the machine is seen, and by which hooks. The zero Trace is not at all.
+type Trace struct {
+	On    bool
+	Hooks ebpf.Hooks
 }
 
 // Bindspace is a directory to watch. That it is named is the administrator's consent to remove dead sock-files from it.

@@ -24,12 +24,17 @@ type document struct {
 	DryRun     bool             `toml:"dry_run"`
 	LogLevel   string           `toml:"log_level"`
 	Metrics    metricsTable     `toml:"metrics"`
+	Trace      traceTable       `toml:"trace"`
 	Rules      []ruleTable      `toml:"rule"`
 	Bindspaces []bindspaceTable `toml:"bindspace"`
 }
 
 type metricsTable struct {
 	Listen string `toml:"listen"`
+}
+
+type traceTable struct {
+	Hooks string `toml:"hooks"`
 }
 
 // ruleTable tells a list that is not there (nil) from an empty one, which no file could fulfil.
@@ -105,6 +110,7 @@ func (c checker) config(doc document) Config {
 		DryRun:   doc.DryRun,
 		LogLevel: c.logLevel(doc.LogLevel),
 		Metrics:  c.metrics(doc.Metrics.Listen),
+		Trace:    c.trace(doc.Trace.Hooks),
 	}
 	for i, r := range doc.Rules {
 		config.Rules = append(config.Rules, c.rule(fmt.Sprintf("rule[%d]", i), r))
@@ -130,6 +136,17 @@ func (c checker) logLevel(name string) zerolog.Level {
 	}
 	c.bad("log_level", "it must be %s, and not %q", schema["log_level"].want, name)
 	return zerolog.InfoLevel
+}
+
+func (c checker) trace(hooks string) Trace {
+	if hooks == "" || hooks == "off" {
+		return Trace{}
+	}
+	t := Trace{On: true}
+	if err := t.Hooks.UnmarshalText([]byte(hooks)); err != nil {
+		c.bad("trace.hooks", "it must be %s, and not %q", schema["trace.hooks"].want, hooks)
+	}
+	return t
 }
 
 // maxSocketPath is what sun_path of unix(7) holds, with the NUL byte at its end.

@@ -30,6 +30,9 @@ var schema = map[string]form{
 	"metrics":        {aTable, false, "a table, headed [metrics]"},
 	"metrics.listen": {aString, false, `"" (off), "unix:/run/sockwatch/metrics" or "127.0.0.1:9437"`},
 
+	"trace":       {aTable, false, "a table, headed [trace]"},
+	"trace.hooks": {aString, false, `"off", "auto", "fexit", "tracepoint" or "sys_exit"`},
+
 	"rule":        {aTable, true, "a list of tables, each headed [[rule]]"},
 	"rule.path":   {aString, true, `a list of patterns, such as ["/run/**/*.sock"]`},
 	"rule.uid":    {[]unstable.Kind{unstable.Integer, unstable.String}, true, `a list of user ids and names, such as [1000, "www-data"]`},

@@ -1,0 +1,150 @@
+package tracing
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/ebpf"
+	"github.com/sockwatch/sockwatch/internal/proc"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+var procfs proc.FS
+
+// errOther is the error of a path that leads to another file than the one that was bound.
+var errOther = errors.New("another file has the name now")
+
+// openFile is Options.Open with our own rights.
+func openFile(root, path string) (*reap.File, error) {
+	if root == "" {
+		return reap.Open(path)
+	}
+	return reap.OpenIn(root, path)
+}
+
+// open opens the sock-file of a bind: by its path, else by the socket that the process has. Whatever the path leads to and whoever
+// has the pid by now, what counts is that it is the inode of the event.
+func (s *Source) open(e ebpf.Event) (*reap.File, error) {
+	p, err := e.Owner.Open()
+	if errors.Is(err, pidfd.ErrExited) {
+		return s.openOfGone(e)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	root := ""
+	if same, err := procfs.SameRoot(e.Owner.PID); err == nil && !same {
+		root = rootOf(e.Owner.PID)
+	}
+	f, err := s.openPath(e, root)
+	if err == nil {
+		return f, nil
+	}
+	if exited, _ := p.Exited(); exited { // it may have been a zombie, which has no root any more, from the beginning
+		return s.openOfGone(e)
+	}
+	held, heldErr := reap.Held(p) // renamed since, or not to be reached by its path
+	for _, h := range held {
+		if f == nil && is(e, h) {
+			f, err = s.again(h)
+		}
+		_ = h.Close()
+	}
+	if f == nil {
+		return nil, errors.Join(err, heldErr)
+	}
+	return f, err
+}
+
+// openOfGone opens what a process has bound that is gone: by the path that the kernel saw, where that meant the same as to us, or in the
+// process's mount namespace, if somebody is there.
+func (s *Source) openOfGone(e ebpf.Event) (*reap.File, error) {
+	own, err := os.Stat("/proc/self/ns/mnt")
+	if err != nil {
+		return nil, err
+	}
+	if inode(own) == uint64(e.MountNS) {
+		return s.openPath(e, "")
+	}
+	for pid, err := range procfs.PIDs() {
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/ns/mnt")
+		if err != nil || inode(theirs) != uint64(e.MountNS) {
+			continue
+		}
+		if f, err := s.openPath(e, rootOf(pid)); err == nil {
+			return f, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w in the mount namespace of a process that is gone", e.Path, fs.ErrNotExist)
+}
+
+func rootOf(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/root" }
+
+// openPath opens the path of an event below a root directory.
+func (s *Source) openPath(e ebpf.Event, root string) (*reap.File, error) {
+	if e.Truncated || e.Outside {
+		return nil, fmt.Errorf("%s: %w: the kernel knows no path from the root directory", e.Path, fs.ErrNotExist)
+	}
+	f, err := s.o.Open(root, e.Path)
+	if err != nil {
+		return nil, err
+	}
+	if !is(e, f) {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w", e.Path, errOther)
+	}
+	return f, nil
+}
+
+// again opens a File that is ours the way that Options.Open does.
+func (s *Source) again(held *reap.File) (*reap.File, error) {
+	root, path := splitRoot(held.Path())
+	f, err := s.o.Open(root, path)
+	if err == nil && f.ID() != held.ID() {
+		_ = f.Close()
+		return nil, fmt.Errorf("%s: %w", held.Path(), errOther)
+	}
+	return f, err
+}
+
+// splitRoot takes apart the path of a file that only a process with another root directory reaches: see reap.Held.
+func splitRoot(path string) (root, below string) {
+	const proc, rootDir = "/proc/", "/root/"
+	if rest, ok := strings.CutPrefix(path, proc); ok {
+		pid, below, ok := strings.Cut(rest, rootDir)
+		if _, err := strconv.Atoi(pid); ok && err == nil {
+			return proc + pid + "/root", "/" + below
+		}
+	}
+	return "", path
+}
+
+// is tells whether a file is the one that was bound. On btrfs, and on an overlayfs of several filesystems, the kernel knows the
+// filesystem by another number than it tells.
+func is(e ebpf.Event, f *reap.File) bool {
+	if f.ID().Inode() != e.Inode {
+		return false
+	}
+	if f.ID().Dev() == e.Dev {
+		return true
+	}
+	var st unix.Statfs_t
+	err := unix.Statfs(f.Path(), &st)
+	return err == nil && (st.Type == unix.BTRFS_SUPER_MAGIC || st.Type == unix.OVERLAYFS_SUPER_MAGIC)
+}
+
+func inode(info fs.FileInfo) uint64 {
+	return info.Sys().(*syscall.Stat_t).Ino // always that on Linux
+}

@@ -1,0 +1,146 @@
+package tracing
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rs/zerolog"
+
+	"github.com/sockwatch/sockwatch/ebpf"
+	"github.com/sockwatch/sockwatch/reap"
+	"github.com/sockwatch/sockwatch/watch"
+)
+
+// Options say which binds are claimed, and how.
+type Options struct {
+	Log zerolog.Logger
+	// Open opens a sock-file by its path below a root directory, "" for ours and else /proc/PID/root. Nil is reap.Open and reap.OpenIn.
+	Open func(root, path string) (*reap.File, error)
+	// Wanted says whether a bind is claimed. Nil is all. It and Bound are called by two goroutines.
+	Wanted func(ebpf.Event) bool
+	// Bound is told of each bind that is wanted, before it is claimed, and of each that was found after events were lost: of those Via is
+	// zero, and so is Time. Nil is nobody.
+	Bound func(ebpf.Event)
+	// Lost is told each time that events were lost, before what they told of is looked for. Nil is nobody.
+	Lost func()
+}
+
+// Source is a Tracer whose events become claims.
+type Source struct {
+	o       Options
+	watcher *watch.Watcher
+	tracer  *ebpf.Tracer
+	ended   sync.WaitGroup
+	closing atomic.Bool
+	scans   chan bool // what to look for what is bound now for: events were lost
+
+	// Of the goroutine that reads.
+	claims map[uint64]*watch.Claim // by the inode of the socket, where its death will be told
+	failed error
+}
+
+// Start claims what is bound now, and from now on what a Tracer tells of. The Tracer is the Source's from then on.
+func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
+	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, scans: make(chan bool, 2)}
+	if s.o.Open == nil {
+		s.o.Open = openFile
+	}
+	s.scans <- false
+	s.ended.Go(s.run)
+	s.ended.Go(func() { // beside the reading: of thousands of processes it takes seconds
+		for lost := range s.scans {
+			s.scan(lost)
+		}
+	})
+	return s
+}
+
+// Tracer is what the events come from, for its Hooks, Refusals and Drops.
+func (s *Source) Tracer() *ebpf.Tracer { return s.tracer }
+
+// Finish takes the programs off their hooks and waits until all is claimed that they told of. The Source must still be closed.
+//
+// The error is that of reading, if that has failed before.
+func (s *Source) Finish() error {
+	err := s.tracer.Detach()
+	s.ended.Wait()
+	return errors.Join(s.failed, err)
+}
+
+// Close ends the tracing. The claims stay the watcher's.
+func (s *Source) Close() error {
+	s.closing.Store(true)
+	err := s.tracer.Close()
+	s.ended.Wait()
+	return err
+}
+
+func (s *Source) run() {
+	defer close(s.scans)
+	for {
+		e, err := s.tracer.Read()
+		switch {
+		case errors.Is(err, ebpf.ErrDropped):
+			s.o.Log.Warn().Uint64("lost", s.tracer.Drops()).Msg("the kernel tells of binds faster than they are read: looking for what was lost")
+			if s.o.Lost != nil {
+				s.o.Lost()
+			}
+			select {
+			case s.scans <- true:
+			default: // one is to come, and will look later than now
+			}
+		case errors.Is(err, io.EOF), errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			s.failed = err
+			s.o.Log.Error().Err(err).Msg("tracing has ended")
+			return
+		case e.Kind == ebpf.KindClosed:
+			s.closed(e)
+		case e.Owner.PID != os.Getpid(): // our own end is nothing to wait for
+			s.bound(e)
+		}
+	}
+}
+
+// bound claims the sock-file of a bind.
+func (s *Source) bound(e ebpf.Event) {
+	if s.o.Wanted != nil && !s.o.Wanted(e) {
+		return
+	}
+	if s.o.Bound != nil {
+		s.o.Bound(e)
+	}
+	f, err := s.open(e)
+	if err != nil { // it was removed at once, for one
+		s.o.Log.Debug().Err(err).Int("pid", e.Owner.PID).Str("path", e.Path).Msg("the sock-file of a bind is not claimed")
+		return
+	}
+	_, _ = f.Probe() // it remembers to have been alive
+	s.claim(e, f)
+}
+
+// claim has the watcher claim f for the process that an event tells of.
+func (s *Source) claim(e ebpf.Event, f *reap.File) (added bool) {
+	c, added, err := s.watcher.ClaimFor(e.Owner, e.Comm, f, watch.SourceTrace)
+	if err != nil {
+		_ = f.Close()
+		s.o.Log.Warn().Err(err).Int("pid", e.Owner.PID).Msg("a bind is not claimed")
+		return false
+	}
+	if s.tracer.Hooks() == ebpf.HooksFexit && e.Via != 0 {
+		s.claims[e.Socket] = c
+	}
+	return added
+}
+
+// closed settles the claim of a socket that is about to die.
+func (s *Source) closed(e ebpf.Event) {
+	if c := s.claims[e.Socket]; c != nil {
+		delete(s.claims, e.Socket)
+		c.SocketClosed()
+	}
+}
