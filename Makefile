@@ -1,5 +1,5 @@
 # The habits of this repository: `make help` lists them. All but `race`, `lint`,
-# `fmt`, `bench` and `kernels` need nothing but Go and make.
+# `fmt`, `bench`, `generate` and `kernels` need nothing but Go and make.
 
 GO        ?= go
 TESTFLAGS ?=
