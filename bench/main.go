@@ -1,13 +1,17 @@
 // Bench measures what sockwatch adds to what the kernel takes: the time from a process's death to the moment that its
 // sock-file is gone, beside floor.c, a C program that does the same epoll and the same removal with nothing around them.
 //
-//	bench [-long]
+//	bench [-long] [-part floor|daemon]
 //
-// The two take turns in one run, so that what else the machine does hits both alike. What counts are the ratios; the
+// Then the same for the daemon, beside package watch in a process of its own; with how many processes can be registered in a
+// second, what each of them costs the daemon, what it does when there is nothing to do, and what it adds to the start of a command.
+//
+// Those that are compared take turns in one run, so that what else the machine does hits both alike. What counts are the ratios; the
 // times themselves are those of one machine in one minute. A target that is missed is marked MISSED, and is no failure.
 //
-// The short form takes one to two minutes on two cores, the long form several. It needs a C compiler that is called gcc,
+// The short form takes about four minutes on two cores, the long form longer. It needs a C compiler that is called gcc,
 // 8,100 descriptors and 18,100 processes that the user may have. Interrupted, it leaves the processes to end by themselves.
+// As root it also measures what other users register with root's daemon.
 package main
 
 import (
@@ -18,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -25,12 +30,13 @@ import (
 
 func main() {
 	// What it starts to be measured is this program again.
-	if len(os.Args) == 5 && (os.Args[1] == "watch" || os.Args[1] == "burst") {
-		exit(serve(os.Args[1], os.Args[2], os.Args[3], os.Args[4]))
+	if len(os.Args) >= 5 && slices.Contains([]string{"watch", "burst", "client"}, os.Args[1]) {
+		exit(serve(os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5:]...))
 	}
 	long := flag.Bool("long", false, "more rounds")
+	part := flag.String("part", "", "measure one part alone: `floor` or daemon")
 	flag.Parse()
-	if flag.NArg() > 0 {
+	if flag.NArg() > 0 || !slices.Contains([]string{"", "floor", "daemon"}, *part) {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -40,7 +46,7 @@ func main() {
 	if *long {
 		p = plan{rounds: 60, samples: 200, bursts: 9}
 	}
-	exit(run(ctx, p))
+	exit(run(ctx, *part, p))
 }
 
 func exit(err error) {
@@ -58,7 +64,7 @@ type plan struct {
 	bursts  int // of each program
 }
 
-func run(ctx context.Context, p plan) error {
+func run(ctx context.Context, part string, p plan) error {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return err
@@ -71,15 +77,27 @@ func run(ctx context.Context, p plan) error {
 	if err := printMachine(ctx, os.Stdout, dir); err != nil {
 		return err
 	}
-	deaths, heap, err := measureDeaths(ctx, p, floor, dir)
+	if part != "daemon" {
+		deaths, heap, err := measureDeaths(ctx, p, floor, dir)
+		if err != nil {
+			return err
+		}
+		bursts, err := measureBursts(ctx, p, floor, dir)
+		if err != nil {
+			return err
+		}
+		if err := printReport(os.Stdout, deaths, heap, bursts); err != nil {
+			return err
+		}
+	}
+	if part == "floor" {
+		return nil
+	}
+	t, err := measureDaemon(ctx, p, floor, dir)
 	if err != nil {
 		return err
 	}
-	bursts, err := measureBursts(ctx, p, floor, dir)
-	if err != nil {
-		return err
-	}
-	return printReport(os.Stdout, deaths, heap, bursts)
+	return t.print(os.Stdout)
 }
 
 // buildFloor compiles floor.c.

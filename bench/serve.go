@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -9,23 +10,20 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sockwatch/sockwatch/pidfd"
-	"github.com/sockwatch/sockwatch/reap"
-	"github.com/sockwatch/sockwatch/watch"
 )
 
 // server is sockwatch's side: what `floor watch` and `floor burst` do, done by package watch as any program would use
-// it. The children are the floor's own (`floor child`), so that the kernel has the same to tear down.
+// it, or by the daemon. The children are the floor's own (`floor child`), so that the kernel has the same to tear down.
 type server struct {
 	floor, dir string
 
-	w      *watch.Watcher
-	events *watch.Subscription
+	w watcher
 
 	ready, readyW *os.File // children write a byte each when they listen
 	stay, stayW   *os.File // the children's stdin: its end is the end of them
@@ -36,24 +34,47 @@ type server struct {
 
 // served is one owner.
 type served struct {
-	pid     int
-	path    string
-	process *pidfd.Process // the watcher's
+	pid  int
+	path string
 }
 
-// serve is the program's other half: `bench watch|burst N DIR FLOOR`.
-func serve(mode, count, dir, floor string) error {
+// watcher is what has the owners watched.
+type watcher interface {
+	// add watches owner i, a process with one sock-file. Of several connections it is asked on that one, each by one goroutine at a time.
+	add(connection, i, pid int, path string) error
+	// added is told that n were added: outcome is for what comes after that.
+	added(n int) error
+	// drop ends the watching of owner i.
+	drop(i int) error
+	// outcome waits for the next sock-file that is gone.
+	outcome() (outcome, error)
+	close() error
+}
+
+// outcome is that of an owner's one claim.
+type outcome struct {
+	gone      time.Time
+	afterExit time.Duration
+	took      time.Duration // the removal alone; 0 where it is not told
+}
+
+// serve is the program's other half: `bench watch|burst|client N DIR FLOOR [CONTROL]`.
+func serve(mode, count, dir, floor string, control ...string) (err error) {
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return err
 	}
-	s := &server{floor: floor, dir: dir, owners: make([]served, n), started: time.Now()}
-	if s.w, err = watch.New(watch.Options{}); err != nil {
+	// Without the monotonic clock, which the daemon's times have not.
+	s := &server{floor: floor, dir: dir, owners: make([]served, n), started: wall()}
+	if mode == "client" {
+		s.w, err = newRemote(control[0], n)
+	} else {
+		s.w, err = newLibrary(n)
+	}
+	if err != nil {
 		return err
 	}
-	defer s.w.Close()
-	// An owner has three Events: claimed, exited, outcome.
-	s.events = s.w.Subscribe(3*n + 3)
+	defer func() { err = errors.Join(err, s.w.close()) }()
 	if s.ready, s.readyW, err = os.Pipe(); err != nil {
 		return err
 	}
@@ -68,30 +89,23 @@ func serve(mode, count, dir, floor string) error {
 	if err := s.awaitReady(n); err != nil {
 		return err
 	}
-	heap, err := s.claimAll()
-	if err != nil {
+	before := heapInUse()
+	if err := s.claimAll(1); err != nil {
 		return err
 	}
+	heap := heapInUse() - before
 	out := bufio.NewWriter(os.Stdout)
 	fmt.Fprintf(out, "{\"watched\":%d,\"heap_per_owner\":%d}\n", n, heap/int64(n))
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	if mode == "watch" {
-		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-			samples, err := strconv.Atoi(lines.Text())
-			if err != nil {
-				return err
-			}
-			for range samples {
-				if err := s.sample(out); err != nil {
-					return err
-				}
-			}
-			if err := out.Flush(); err != nil {
-				return err
-			}
+	if mode != "burst" {
+		if err := s.obey(out); err != nil {
+			return err
 		}
+	}
+	if mode == "client" { // how the daemon copes with all at once is not asked for here
+		return s.endAll()
 	}
 	b, err := s.killAll()
 	if err != nil {
@@ -103,7 +117,46 @@ func serve(mode, count, dir, floor string) error {
 	return out.Flush()
 }
 
-// since is a time as it is printed. The times are monotonic.
+// obey does what the lines on stdin say: a number of samples to take, "drop": to end the watching of all, "add C": to watch all
+// again, over C connections.
+func (s *server) obey(out *bufio.Writer) error {
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		word, number, _ := strings.Cut(lines.Text(), " ")
+		start := time.Now()
+		var err error
+		switch word {
+		case "drop":
+			err = s.dropAll()
+		case "add":
+			var connections int
+			if connections, err = strconv.Atoi(number); err == nil {
+				err = s.claimAll(connections)
+			}
+		default:
+			err = s.samples(word, out)
+		}
+		if word == "drop" || word == "add" {
+			fmt.Fprintf(out, "{\"took_ns\":%d}\n", time.Since(start).Nanoseconds())
+		}
+		if err = errors.Join(err, out.Flush()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *server) samples(count string, out *bufio.Writer) error {
+	n, err := strconv.Atoi(count)
+	for ; n > 0 && err == nil; n-- {
+		err = s.sample(out)
+	}
+	return err
+}
+
+// wall is the time without the monotonic clock's.
+func wall() time.Time { return time.Now().Round(0) }
+
+// since is a time as it is printed.
 func (s *server) since(t time.Time) int64 { return t.Sub(s.started).Nanoseconds() }
 
 // spawn starts an owner. It is not os/exec's: that has a descriptor of its own for each child.
@@ -128,18 +181,29 @@ func (s *server) awaitReady(n int) error {
 	return nil
 }
 
-// claimAll watches all owners and returns how much heap that took.
-func (s *server) claimAll() (heap int64, err error) {
-	before := heapInUse()
+// claimAll watches all owners.
+func (s *server) claimAll(connections int) error {
+	errs := make([]error, connections)
+	var all sync.WaitGroup
+	for c := range connections {
+		all.Go(func() {
+			for i := c; i < len(s.owners) && errs[c] == nil; i += connections {
+				errs[c] = s.claim(c, i)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(append(errs, s.w.added(len(s.owners)))...)
+}
+
+// dropAll ends the watching of all.
+func (s *server) dropAll() error {
 	for i := range s.owners {
-		if err := s.claim(i); err != nil {
-			return 0, err
+		if err := s.w.drop(i); err != nil {
+			return err
 		}
 	}
-	for range s.owners { // they would keep their strings
-		<-s.events.C()
-	}
-	return heapInUse() - before, nil
+	return nil
 }
 
 func heapInUse() int64 {
@@ -151,36 +215,27 @@ func heapInUse() int64 {
 }
 
 // claim watches an owner with its one sock-file.
-func (s *server) claim(i int) error {
+func (s *server) claim(connection, i int) error {
 	o := &s.owners[i]
-	p, err := pidfd.Open(o.pid)
-	if err != nil {
-		return err
-	}
 	o.path = filepath.Join(s.dir, strconv.Itoa(i)+".sock")
-	if _, err := s.w.Add(p, watch.OwnerOptions{Paths: []string{o.path}}); err != nil {
-		_ = p.Close()
-		return err
-	}
-	o.process = p
-	return nil
+	return s.w.add(connection, i, o.pid, o.path)
 }
 
 // sample kills one owner and starts another in its place.
 func (s *server) sample(out *bufio.Writer) error {
 	i := rand.IntN(len(s.owners))
 	o := &s.owners[i]
-	killed := time.Now()
-	if err := o.process.Signal(unix.SIGKILL); err != nil {
+	killed := wall()
+	if err := unix.Kill(o.pid, unix.SIGKILL); err != nil { // our child, and not reaped: the number is still its own
 		return err
 	}
-	e, err := s.outcome()
+	e, err := s.w.outcome()
 	if err != nil {
 		return err
 	}
-	gone := s.since(e.Time)
+	gone := s.since(e.gone)
 	fmt.Fprintf(out, "{\"kill_ns\":%d,\"exit_event_ns\":%d,\"gone_ns\":%d,\"removal_ns\":%d}\n",
-		s.since(killed), gone-e.AfterExit.Nanoseconds(), gone, e.Result.Took.Nanoseconds())
+		s.since(killed), gone-e.afterExit.Nanoseconds(), gone, e.took.Nanoseconds())
 	if err := s.reap(o.pid); err != nil {
 		return err
 	}
@@ -190,44 +245,42 @@ func (s *server) sample(out *bufio.Writer) error {
 	if err := s.awaitReady(1); err != nil {
 		return err
 	}
-	return s.claim(i)
-}
-
-// outcome waits for the next sock-file that is gone.
-func (s *server) outcome() (watch.Event, error) {
-	for e := range s.events.C() {
-		if e.Kind != watch.KindOutcome {
-			continue
-		}
-		if e.Result.Outcome != reap.OutcomeRemoved {
-			return e, fmt.Errorf("%s is %s (%s): %w", e.Result.Path, e.Result.Outcome, e.Result.Reason, e.Result.Err)
-		}
-		return e, nil
-	}
-	return watch.Event{}, watch.ErrClosed
+	return s.claim(0, i)
 }
 
 func (s *server) killAll() (burst, error) {
-	b := burst{Kill: s.since(time.Now())}
+	b := burst{Kill: s.since(wall())}
 	for i := range s.owners {
-		if err := s.owners[i].process.Signal(unix.SIGKILL); err != nil {
+		if err := unix.Kill(s.owners[i].pid, unix.SIGKILL); err != nil {
 			return b, err
 		}
 	}
-	b.Killed = s.since(time.Now())
+	b.Killed = s.since(wall())
 	for range s.owners {
-		e, err := s.outcome()
+		e, err := s.w.outcome()
 		if err != nil {
 			return b, err
 		}
-		b.Gone = max(b.Gone, s.since(e.Time))
+		b.Gone = max(b.Gone, s.since(e.gone))
 	}
+	return b, s.reapAll()
+}
+
+// endAll has all owners end by themselves: each removes its own sock-file.
+func (s *server) endAll() error {
+	if err := s.stayW.Close(); err != nil {
+		return err
+	}
+	return s.reapAll()
+}
+
+func (s *server) reapAll() error {
 	for i := range s.owners {
 		if err := s.reap(s.owners[i].pid); err != nil {
-			return b, err
+			return err
 		}
 	}
-	return b, nil
+	return nil
 }
 
 func (s *server) reap(pid int) error {

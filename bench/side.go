@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
+	"time"
 )
 
 // A side is one of the two programs that are compared, at work. They speak the protocol that floor.c describes.
@@ -43,7 +45,13 @@ type burst struct {
 
 // start starts a side and returns when it watches its owners.
 func start(ctx context.Context, argv []string) (*side, error) {
+	return startAs(ctx, argv, nil)
+}
+
+// startAs is start as a user; nil is our own.
+func startAs(ctx context.Context, argv []string, user *syscall.Credential) (*side, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -77,6 +85,26 @@ func (s *side) kill(n int) ([]death, error) {
 		}
 	}
 	return deaths, nil
+}
+
+// add has the side watch again, over so many connections, what drop has it no longer watch. It tells how long that took.
+func (s *side) add(connections int) (time.Duration, error) {
+	return s.timed(fmt.Sprintf("add %d", connections))
+}
+
+func (s *side) drop() (time.Duration, error) { return s.timed("drop") }
+
+func (s *side) timed(command string) (time.Duration, error) {
+	if _, err := fmt.Fprintln(s.in, command); err != nil {
+		return 0, err
+	}
+	var took struct {
+		Nanoseconds int64 `json:"took_ns"`
+	}
+	if err := s.out.Decode(&took); err != nil {
+		return 0, fmt.Errorf("%s of %v: %w", command, s.cmd.Args, err)
+	}
+	return time.Duration(took.Nanoseconds), nil
 }
 
 // end has the side clean up and waits for it.

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// readyPatience is how long a daemon may take to serve.
+const readyPatience = time.Minute
+
+// daemonProcess is a `sockwatch daemon`.
+type daemonProcess struct {
+	cmd *exec.Cmd
+	dir string // its runtime directory
+	log string
+}
+
+// buildSockwatch builds the program as `make build` does.
+func buildSockwatch(ctx context.Context, dir string) (string, error) {
+	program := filepath.Join(dir, "sockwatch")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./cmd/sockwatch")
+	cmd.Stderr = os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("build cmd/sockwatch (run this in the module's directory): %w", err)
+	}
+	return program, nil
+}
+
+// startDaemon starts a daemon with a runtime directory of its own in dir, and returns when it serves.
+func startDaemon(ctx context.Context, program, dir string) (*daemonProcess, error) {
+	runtimeDir, err := os.MkdirTemp(dir, "d")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(runtimeDir, 0o755); err != nil { // for clients that are not root
+		return nil, err
+	}
+	config, log := filepath.Join(runtimeDir, "config.toml"), filepath.Join(runtimeDir, "log")
+	if err := os.WriteFile(config, nil, 0o600); err != nil { // what this machine's daemon is told is not for this one
+		return nil, err
+	}
+	stderr, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(runtimeDir, "ready"), Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	defer ready.Close()
+	cmd := exec.CommandContext(ctx, program, "daemon", "--runtime-dir", runtimeDir, "--config", config)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.LocalAddr().String())
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	d := &daemonProcess{cmd: cmd, dir: runtimeDir, log: log}
+	if err := awaitServing(ready); err != nil {
+		return nil, fmt.Errorf("the daemon does not serve: %w", errors.Join(err, d.end()))
+	}
+	return d, nil
+}
+
+// awaitServing waits for the daemon's READY=1, sd_notify(3).
+func awaitServing(ready *net.UnixConn) error {
+	if err := ready.SetReadDeadline(time.Now().Add(readyPatience)); err != nil {
+		return err
+	}
+	for message := make([]byte, 1024); ; {
+		n, err := ready.Read(message)
+		if err != nil || bytes.HasPrefix(message[:n], []byte("READY=1")) {
+			return err
+		}
+	}
+}
+
+func (d *daemonProcess) control() string { return filepath.Join(d.dir, "control") }
+
+// end ends the daemon. What it had to say is in the error if it failed.
+func (d *daemonProcess) end() error {
+	err := d.cmd.Process.Signal(unix.SIGTERM)
+	if err = errors.Join(err, d.cmd.Wait()); err != nil {
+		said, _ := os.ReadFile(d.log)
+		err = fmt.Errorf("daemon: %w\n%s", err, said)
+	}
+	return err
+}
+
+// memory is what a process has, in bytes.
+type memory struct {
+	resident  int64 // VmRSS
+	anonymous int64 // of it, what is no file's: its own
+	kernel    int64 // the slabs of the whole machine
+}
+
+func (d *daemonProcess) memory() (m memory, err error) {
+	status := filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "status")
+	for _, field := range []struct {
+		of   *int64
+		path string
+		name string
+	}{{&m.resident, status, "VmRSS:"}, {&m.anonymous, status, "RssAnon:"}, {&m.kernel, "/proc/meminfo", "Slab:"}} {
+		kb, err := procField(field.path, field.name)
+		if err != nil {
+			return m, err
+		}
+		*field.of = kb << 10
+	}
+	return m, nil
+}
+
+// wakeUps counts how often threads of the daemon went to sleep, or had to make room for others, in a time.
+func (d *daemonProcess) wakeUps(ctx context.Context, during time.Duration) (int64, error) {
+	before, err := d.switches()
+	if err != nil {
+		return 0, err
+	}
+	if err := wait(ctx, during); err != nil {
+		return 0, err
+	}
+	after, err := d.switches()
+	return after - before, err
+}
+
+func (d *daemonProcess) switches() (int64, error) {
+	threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "task", "*", "status"))
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, path := range threads {
+		for _, name := range []string{"voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"} {
+			n, err := procField(path, name)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
+		}
+	}
+	return sum, nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// procField is the number behind a name in a file of /proc that has one in each line.
+func procField(path, name string) (int64, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
+			return strconv.ParseInt(fields[1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %s", path, name)
+}
