@@ -37,7 +37,7 @@ test: need-go ## run the tests (TESTFLAGS: more flags for go test)
 
 .PHONY: race
 race: need-go ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) ./...
 
 .PHONY: lint
 lint: $(TOOLS)/built ## run golangci-lint, which checks the formatting too

@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds the wait for an event that does not come.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // fexit is the right to have HooksFexit, found out by trying.
 var fexit = testutil.Tried("fexit", tryFexit)

@@ -61,7 +61,11 @@ func (w *Watcher) foundOwner(id pidfd.Identity) (*Owner, error) {
 func (o *Owner) checkOld() {
 	const few = 32 // so many may be out of date
 	w := o.w
-	var due []*Claim
+	type look struct {
+		claim *Claim
+		file  *reap.File // which the loop alone closes
+	}
+	var due []look
 	w.mu.Lock()
 	for range 2 {
 		if len(o.claims) < few || o.phase != watching {
@@ -69,17 +73,20 @@ func (o *Owner) checkOld() {
 		}
 		o.checked = (o.checked + 1) % len(o.claims)
 		if c := o.claims[o.checked]; c.state == armed && !c.named && c.place == nil && c.file != nil && c.later == nil {
-			due = append(due, c)
+			due = append(due, look{c, c.file})
 		}
 	}
 	w.mu.Unlock()
-	for _, c := range due {
-		r := c.file.Remove(reap.RemoveOptions{DryRun: true})
-		if r.Outcome == reap.OutcomeGone {
-			w.outcome(c, r, now())
+	for _, l := range due {
+		r := l.file.Remove(reap.RemoveOptions{DryRun: true})
+		w.mu.Lock()
+		same := l.claim.file == l.file // else it has been found under another name
+		w.mu.Unlock()
+		if r.Outcome == reap.OutcomeGone && same {
+			w.outcome(l.claim, r, now())
 			w.mu.Lock()
-			c.withdraw()
-			c.discard()
+			l.claim.withdraw()
+			l.claim.discard()
 			w.mu.Unlock()
 		}
 	}

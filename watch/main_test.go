@@ -29,7 +29,7 @@ var helpers = testutil.Helpers{}
 func TestMain(m *testing.M) { testutil.Main(m, helpers) }
 
 // patience bounds a test that hangs. No test comes near it, and none measures time.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // watched is a Watcher whose Events a test reads.
 type watched struct {

@@ -503,7 +503,7 @@ func TestReportOfDead(t *testing.T) {
 // TestReportFlood has two processes report as fast as they can, one what is refused and one what counts. The end of another owner is
 // answered all the same, memory stays bounded, and Close does not wait for an end.
 func TestReportFlood(t *testing.T) {
-	const many = 100_000
+	const many = 30_000
 	log := newLogbook(t)
 	w, dir := newLogging(t, Options{Log: zerolog.New(log)}), testutil.TempDir(t)
 	p, other := startPuppet(t), startPuppet(t)

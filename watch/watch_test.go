@@ -362,8 +362,8 @@ func TestIdle(t *testing.T) {
 	defer second.Stop()
 	before, quiet := said(), 0
 	for tries := 0; quiet < 3; tries++ {
-		if tries == 30 {
-			t.Fatalf("not quiet for 3 seconds in 30; last of all: %s", before[max(0, len(before)-2000):])
+		if tries == 90 {
+			t.Fatalf("not quiet for 3 seconds in 90; last of all: %s", before[max(0, len(before)-2000):])
 		}
 		<-second.C
 		quiet++

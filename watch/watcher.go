@@ -254,12 +254,17 @@ func (w *Watcher) Close() error {
 	w.intake.close()
 	w.reporter.close()
 	w.loop.Wait()
-	for _, f := range w.tasks { // what came after the loop's end
-		f()
-	}
-
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for len(w.tasks) > 0 { // what came after the loop's end
+		tasks := w.tasks
+		w.tasks = nil
+		w.mu.Unlock()
+		for _, f := range tasks {
+			f()
+		}
+		w.mu.Lock()
+	}
 	for s := range w.subs {
 		delete(w.subs, s)
 		close(s.c)

@@ -20,7 +20,7 @@ import (
 )
 
 // forever bounds a test that hangs. No test comes near it.
-const forever = 60 * time.Second
+const forever = 3 * time.Minute
 
 // reborn is a daemon that is killed and started again.
 type reborn struct {

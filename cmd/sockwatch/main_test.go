@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -15,13 +16,20 @@ import (
 func TestMain(m *testing.M) {
 	// Under the race detector each of the hundreds of processes would wait for a second at its end.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
-	testscript.Main(undaemoned{testutil.Checked(m)}, map[string]func(){
+	programs := map[string]func(){
 		"canned":    canned,
 		"puppet":    puppet,
 		"receiver":  receiver,
 		"shell":     shell,
 		"sockwatch": main,
-	})
+	}
+	for name, program := range programs {
+		programs[name] = func() {
+			runtime.UnlockOSThread() // testutil's hold is for tests
+			program()
+		}
+	}
+	testscript.Main(undaemoned{testutil.Checked(m)}, programs)
 }
 
 // undaemoned runs tests in which the machine's own daemon has no part.

@@ -123,7 +123,7 @@ func monitor(t *testing.T, runtime string) monitored {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // an Event that does not come fails the test
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // an Event that does not come fails the test
 	events, begun, ended := make(monitored, 1000), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -323,7 +323,7 @@ func (r *tractor) removed(actor actor) {
 func (r *tractor) await(kind, path string) {
 	r.Helper()
 	for {
-		if err := r.events.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		if err := r.events.SetReadDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 			r.Fatal(err)
 		}
 		line, err := r.lines.ReadBytes('\n')

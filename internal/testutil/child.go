@@ -18,7 +18,7 @@ const childEnv = "SOCKWATCH_TEST_CHILD"
 
 // patience is how long a child may take to say its next line, or to end once it
 // was killed. It bounds a test that hangs; no test comes near it.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // Helpers of every test binary, for the checks of features.
 const (

@@ -17,13 +17,24 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
+
+// The first thread of a process never ends in Go, and it is what /proc/PID and a pidfd tell about. Tests have goroutines change
+// the credentials or the namespaces of their threads, and trust that the thread ends with the goroutine: so in a test binary that thread
+// stays with the main goroutine, which runs no test. Helpers are programs, and have their threads as any program has.
+func init() {
+	if _, helper := os.LookupEnv(childEnv); !helper && testing.Testing() {
+		runtime.LockOSThread()
+	}
+}
 
 // TestingM is the part of *testing.M that is needed here.
 type TestingM interface {

@@ -2,8 +2,11 @@ package testutil
 
 import (
 	"bytes"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMainFindsLeaks(t *testing.T) {
@@ -55,6 +58,22 @@ func TestChildSpeaks(t *testing.T) {
 	child.Hangup()
 	if err := child.Cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestNoTestOnFirstThread(t *testing.T) {
+	end := make(chan struct{})
+	defer close(end)
+	for range 20 { // each keeps its thread, so that the next has another
+		tid := make(chan int)
+		go func() {
+			runtime.LockOSThread()
+			tid <- unix.Gettid()
+			<-end
+		}()
+		if <-tid == unix.Getpid() {
+			t.Fatal("a goroutine of a test can have the first thread of the process")
+		}
 	}
 }
 
