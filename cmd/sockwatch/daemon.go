@@ -37,9 +37,9 @@ own user otherwise, from $XDG_RUNTIME_DIR/sockwatch. It needs no configuration;
 'sockwatch config --help' tells where one would be. It stays in the foreground,
 logs to standard error, and tells systemd how it does where that has started it.
 
-With --trace it sees every bind on the machine, of processes, too, that nobody has
-registered. What it knows of by that alone is told of and kept, unless a rule of
-the configuration says that it be removed.
+With --trace it sees every bind on the machine, of processes, too, that nobody
+has registered. What it knows of by that alone is told of and kept, unless a
+rule of the configuration says that it be removed.
 
 SIGHUP has it read its configuration again; a bad one is told of, and the old
 settings stay. SIGTERM and SIGINT end it: what it watches is kept for the next

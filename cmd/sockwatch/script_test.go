@@ -20,7 +20,7 @@ import (
 //	exits STATUS COMMAND [ARG]...
 //
 // is exec for a command that is to end with exactly that exit status. Of the machine a script asks by the conditions
-// [root], [userns] and [program:NAME]; unlike [exec:NAME], they fail where SOCKWATCH_TEST_REQUIRE names what is missing.
+// [bpf], [root], [userns] and [program:NAME]; unlike [exec:NAME], they fail where SOCKWATCH_TEST_REQUIRE names what is missing.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:       "testdata/script",
@@ -58,8 +58,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // conditions asks, before the first script, for all that scripts can ask for.
 func conditions(t *testing.T) func(string) (bool, error) {
-	have := map[string]bool{"root": has(t, testutil.Root), "userns": has(t, testutil.UserNS)}
-	for _, program := range []string{"dbus-daemon", "gunicorn", "nginx", "php-fpm8.2", "redis-server", "ssh", "ssh-agent", "sshd", "tmux", "unshare"} {
+	have := map[string]bool{"bpf": has(t, testutil.BPF), "root": has(t, testutil.Root), "userns": has(t, testutil.UserNS)}
+	for _, program := range []string{"dbus-daemon", "gunicorn", "nginx", "php-fpm8.2", "redis-server", "setpriv", "ssh", "ssh-agent", "sshd", "tmux", "unshare"} {
 		have["program:"+program] = has(t, testutil.Program(program))
 	}
 	return func(name string) (bool, error) {

@@ -33,8 +33,8 @@ func newTraceCmd(a *app) *cobra.Command {
 		SuggestFor: []string{"snoop", "strace", "monitor"},
 		GroupID:    groupFiles,
 		Long: `Tell of every sock-file that is made on this machine, by whom, and what becomes
-of it, until Ctrl-C. It removes nothing. The kernel tells of the binds (eBPF), so
-nobody need cooperate; it needs root.
+of it, until Ctrl-C. It removes nothing. The kernel tells of the binds (eBPF),
+so nobody need cooperate; it needs root.
 
     bind     a process has bound a UNIX socket to a path
     exit     a process has ended that has bound one, and how
@@ -59,12 +59,14 @@ Where the kernel is asked is chosen by --hooks:
     auto        fexit, or else tracepoint (the default)
 
 'sockwatch doctor' tells what this kernel allows. Of the flags --path, --comm,
---uid and --cgroup a bind must meet all that are given, and one of those that are
-given more than once. In patterns * stands for anything but a slash, ** also for
-slashes.
+--uid and --cgroup a bind must meet all that are given, and one of those that
+are given more than once. Patterns are written as in the daemon's rules:
 
-With --json each is an object: type, time, process, pid, comm, uid, path; raw_path
-and via of a bind; exit; outcome, reason, error, after_exit_us.`,
+    *     anything but a slash
+    **    anything, slashes included
+
+With --json each is an object: type, time, process, pid, comm, uid, path;
+raw_path and via of a bind; exit; outcome, reason, error, after_exit_us.`,
 		Example: `  # What do the web servers bind, and what do they leave?
   sockwatch trace --comm nginx --comm 'php-fpm*'
 
@@ -248,6 +250,11 @@ func (t *tracer) happened(e watch.Event) {
 	j := traced{
 		Type: e.Kind.String(), Time: jsonTime(e.Time), Process: e.Owner.String(), PID: e.Owner.PID, Comm: e.Comm, UID: e.UID,
 		Exit: e.Exit.String(),
+	}
+	for i := range t.left {
+		if t.left[i].Process == j.Process { // of its end more is known when its parent has reaped it
+			t.left[i].Exit = j.Exit
+		}
 	}
 	if e.Kind == watch.KindOutcome {
 		path, us := newJSONPath(withoutRoot(e.Result.Path)), e.AfterExit.Microseconds()

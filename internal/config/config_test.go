@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"github.com/sockwatch/sockwatch/ebpf"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -106,6 +107,24 @@ func TestMetrics(t *testing.T) {
 		if c, err := load(t, `metrics.listen = "`+listen+`"`); err != nil || c.Metrics != want {
 			t.Errorf("%q: %+v, %v", listen, c.Metrics, err)
 		}
+	}
+}
+
+func TestTrace(t *testing.T) {
+	for hooks, want := range map[string]Trace{
+		"":           {},
+		"off":        {},
+		"auto":       {On: true, Hooks: ebpf.HooksAuto},
+		"fexit":      {On: true, Hooks: ebpf.HooksFexit},
+		"tracepoint": {On: true, Hooks: ebpf.HooksTracepoint},
+		"sys_exit":   {On: true, Hooks: ebpf.HooksSysExit},
+	} {
+		if c, err := load(t, "[trace]\nhooks = \""+hooks+"\""); err != nil || c.Trace != want {
+			t.Errorf("%q: %+v, %v", hooks, c.Trace, err)
+		}
+	}
+	if c, err := load(t, "[trace]\n"); err != nil || c.Trace != (Trace{}) {
+		t.Errorf("without hooks: %+v, %v", c.Trace, err)
 	}
 }
 

@@ -4,15 +4,15 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/sockwatch/sockwatch/ebpf"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
-// scan claims what is bound now, each for the oldest process that has the socket: of a server and those that it has forked, the server.
-// With lost, who wants to know of binds is told of those that were not claimed.
-func (s *Source) scan(lost bool) {
+// sockets are those that are bound now, by their inode numbers.
+func (s *Source) sockets() map[uint32]ebpf.Socket {
 	sockets, err := ebpf.Scan()
 	if err != nil {
 		s.o.Log.Info().Err(err).Msg("not all sockets that are bound are seen")
@@ -21,7 +21,13 @@ func (s *Source) scan(lost bool) {
 	for _, b := range sockets {
 		bySocket[b.Inode] = b
 	}
-	for pid, held := range holders(bySocket) {
+	return bySocket
+}
+
+// scan claims the sock-files of sockets, each for the oldest process that has the socket: of a server and those that it has forked, the
+// server. With lost, who wants to know of binds is told of those that were not claimed.
+func (s *Source) scan(sockets map[uint32]ebpf.Socket, lost bool) {
+	for pid, held := range holders(sockets) {
 		if s.closing.Load() {
 			return
 		}
@@ -93,7 +99,7 @@ func (s *Source) scanProcess(pid int, sockets []ebpf.Socket, lost bool) {
 		}
 		e := ebpf.Event{
 			Kind: ebpf.KindBound, Owner: id, UID: info.UID, EUID: info.EUID, Comm: info.Comm,
-			Socket: uint64(b.Inode), Dev: f.ID().Dev(), Inode: f.ID().Inode(), Path: f.Path(), RawPath: b.RawPath,
+			Socket: uint64(b.Inode), Dev: f.ID().Dev(), Inode: f.ID().Inode(), Path: seenBy(pid, f.Path()), RawPath: b.RawPath,
 		}
 		if s.o.Wanted != nil && !s.o.Wanted(e) {
 			_ = f.Close()
@@ -106,10 +112,22 @@ func (s *Source) scanProcess(pid int, sockets []ebpf.Socket, lost bool) {
 			continue
 		}
 		_, _ = mine.Probe()
-		if s.claim(e, mine) && lost && s.o.Bound != nil {
-			s.o.Bound(e)
+		if s.claim(e, mine) && lost {
+			s.tell(e)
 		}
 	}
+}
+
+// seenBy is a path of reap.Held as the process knows it, as the path of an event is.
+func seenBy(pid int, path string) string {
+	if root, below := splitRoot(path); root != "" {
+		return below
+	}
+	root, err := os.Readlink(rootOf(pid))
+	if below, ok := strings.CutPrefix(path, root+"/"); err == nil && ok && root != "/" {
+		return "/" + below
+	}
+	return path
 }
 
 // socketOf gives that of some sockets whose sock-file it is.

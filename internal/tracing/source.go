@@ -35,24 +35,29 @@ type Source struct {
 	tracer  *ebpf.Tracer
 	ended   sync.WaitGroup
 	closing atomic.Bool
-	scans   chan bool // what to look for what is bound now for: events were lost
+	scans   chan struct{} // one for each time that what was lost is to be looked for
+	told    told
 
 	// Of the goroutine that reads.
 	claims map[uint64]*watch.Claim // by the inode of the socket, where its death will be told
 	failed error
 }
 
-// Start claims what is bound now, and from now on what a Tracer tells of. The Tracer is the Source's from then on.
+// Start claims what is bound now, and from now on what a Tracer tells of. The Tracer is the Source's from then on. It returns when it
+// knows which sockets are bound now, and claims their files later.
 func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
-	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, scans: make(chan bool, 2)}
+	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, scans: make(chan struct{}, 1)}
 	if s.o.Open == nil {
 		s.o.Open = openFile
 	}
-	s.scans <- false
 	s.ended.Go(s.run)
-	s.ended.Go(func() { // beside the reading: of thousands of processes it takes seconds
-		for lost := range s.scans {
-			s.scan(lost)
+	before := s.sockets() // now, lest what is bound later and lost is taken for old
+	s.ended.Go(func() {   // beside the reading: to look at thousands of processes takes seconds
+		s.scan(before, false)
+		for range s.scans {
+			s.told.scanBegins()
+			s.scan(s.sockets(), true)
+			s.told.scanEnds()
 		}
 	})
 	return s
@@ -89,7 +94,7 @@ func (s *Source) run() {
 				s.o.Lost()
 			}
 			select {
-			case s.scans <- true:
+			case s.scans <- struct{}{}:
 			default: // one is to come, and will look later than now
 			}
 		case errors.Is(err, io.EOF), errors.Is(err, os.ErrClosed):
@@ -111,9 +116,7 @@ func (s *Source) bound(e ebpf.Event) {
 	if s.o.Wanted != nil && !s.o.Wanted(e) {
 		return
 	}
-	if s.o.Bound != nil {
-		s.o.Bound(e)
-	}
+	s.tell(e)
 	f, err := s.open(e)
 	if err != nil { // it was removed at once, for one
 		s.o.Log.Debug().Err(err).Int("pid", e.Owner.PID).Str("path", e.Path).Msg("the sock-file of a bind is not claimed")
@@ -121,6 +124,13 @@ func (s *Source) bound(e ebpf.Event) {
 	}
 	_, _ = f.Probe() // it remembers to have been alive
 	s.claim(e, f)
+}
+
+// tell tells of a bind, unless that was done.
+func (s *Source) tell(e ebpf.Event) {
+	if s.o.Bound != nil && s.told.first(e) {
+		s.o.Bound(e)
+	}
 }
 
 // claim has the watcher claim f for the process that an event tells of.

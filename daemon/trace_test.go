@@ -1,0 +1,131 @@
+package daemon
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/sockwatch/sockwatch/ebpf"
+	"github.com/sockwatch/sockwatch/internal/config"
+	"github.com/sockwatch/sockwatch/internal/testutil"
+)
+
+// traced is a configuration with tracing, by the hooks that most kernels allow, and rules. What others on the machine leave behind is kept.
+func (p *place) traced(rules string) config.Config {
+	p.t.Helper()
+	testutil.Require(p.t, testutil.Root, testutil.BPF)
+	return p.config(fmt.Sprintf(`
+[metrics]
+listen = "unix:%[1]s/metrics"
+[trace]
+hooks = "tracepoint"
+%[2]s
+`, p.base, rules))
+}
+
+// TestTrace: a stranger's file is removed where a rule says so, and otherwise told of and kept.
+func TestTrace(t *testing.T) {
+	p := newPlace(t)
+	reaped, free, ignored := p.path("reaped"), p.path("free"), p.path("ignored")
+	for _, dir := range []string{reaped, free, ignored} {
+		must(t, os.Mkdir(dir, 0o755))
+	}
+	before := startPuppet(t)
+	before.do("bind", reaped+"/before")
+	d := p.serve(p.traced(fmt.Sprintf(`
+[[rule]]
+path = ["%s/**"]
+action = "reap"
+[[rule]]
+path = ["%s/**"]
+action = "ignore"
+`, reaped, ignored)))
+	c, s := p.dial(), newScraper(t, d)
+
+	status, err := c.c.Status(t.Context())
+	must(t, err)
+	if status.TraceHooks != "tracepoint" {
+		t.Errorf("%+v", status)
+	}
+	// How many were lost is up to the whole machine.
+	if scrape := s.scrape(); missing(scrape, `sockwatch_trace_info{hooks="tracepoint"} 1`) != "" || !strings.Contains(scrape, "\nsockwatch_trace_lost_total ") {
+		t.Error(scrape)
+	}
+
+	o := startPuppet(t)
+	for _, path := range []string{reaped + "/s", free + "/s", ignored + "/s"} {
+		o.do("bind", path)
+	}
+	for _, path := range []string{reaped + "/s", free + "/s"} {
+		if claim := c.claimed(o.child.PID(), path); claim.Source != "trace" {
+			t.Errorf("%+v", claim)
+		}
+	}
+	c.claimed(before.child.PID(), reaped+"/before")
+	// A client that names the process has its files removed: that is another claim.
+	named := startPuppet(t)
+	named.do("bind", free+"/named")
+	c.claimed(named.child.PID(), free+"/named")
+	c.watch(named.pid())
+	for _, puppet := range []*puppetOf{o, before, named} {
+		puppet.kill()
+	}
+	c.gone(free + "/named")
+	for _, path := range []string{reaped + "/s", reaped + "/before"} {
+		c.gone(path)
+		if e := c.wantOutcome(path, "removed"); e.DryRun {
+			t.Errorf("%+v", e)
+		}
+	}
+	if e := c.wantOutcome(free+"/s", "removed"); !e.DryRun || e.Source != "trace" {
+		t.Errorf("%+v", e)
+	}
+	kept(t, free+"/s", ignored+"/s")
+	if events, err := c.c.History(t.Context(), ignored+"/s"); len(events) > 0 || err != nil {
+		t.Errorf("%+v, %v", events, err)
+	}
+
+	// Without it in the configuration nothing is seen any more, and no hook is in use.
+	d.Reload(p.config(fmt.Sprintf("[[bindspace]]\npath = %q\n", reaped)))
+	o = startPuppet(t)
+	o.do("bind", free+"/late")
+	o.do("bind", reaped+"/late")
+	c.claimed(o.child.PID(), reaped+"/late")
+	if owner, _ := c.owner(o.child.PID()); len(owner.Claims) != 1 {
+		t.Errorf("%+v", owner)
+	}
+	status, err = c.c.Status(t.Context())
+	must(t, err)
+	if status.TraceHooks != "" {
+		t.Errorf("%+v", status)
+	}
+	if scrape := s.scrape(); strings.Contains(scrape, "sockwatch_trace_info{") {
+		t.Error(scrape)
+	}
+}
+
+// TestTraceRefused: a daemon that may not trace says so once, and does all else.
+func TestTraceRefused(t *testing.T) {
+	if _, err := ebpf.Open(ebpf.Options{Hooks: ebpf.HooksFexit}); err == nil {
+		return
+	}
+	p := newPlace(t)
+	c := config.Default()
+	c.Trace = config.Trace{On: true, Hooks: ebpf.HooksFexit}
+	p.serve(c)
+	client := p.dial()
+	status, err := client.c.Status(t.Context())
+	must(t, err)
+	if status.TraceHooks != "" {
+		t.Errorf("%+v", status)
+	}
+	if told := lines(p.logged(), "binds are not traced"); len(told) != 1 {
+		t.Errorf("told %d times in:\n%s", len(told), p.logged())
+	}
+	o := startPuppet(t)
+	o.do("bind", p.path("s"))
+	client.watch(o.pid())
+	o.kill()
+	client.gone(p.path("s"))
+}
