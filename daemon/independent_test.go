@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/sockwatch/sockwatch/client"
@@ -21,27 +20,6 @@ func TestPython(t *testing.T) {
 		}
 		return exec.Command("python3", "-u", "../internal/varlink/testdata/client.py", control, method, parameters, mode)
 	})
-}
-
-// TestVarlinkctl: that of systemd 255 and later.
-func TestVarlinkctl(t *testing.T) {
-	testutil.Require(t, testutil.Program("varlinkctl"), testutil.Program("stdbuf"))
-	independent(t, func(control, method, parameters string, more bool) *exec.Cmd {
-		args := []string{"-oL", "varlinkctl", "call", "--json=short"}
-		if more {
-			args = append(args, "--more")
-		}
-		return exec.Command("stdbuf", append(args, "unix:"+control, method, parameters)...) // a line at a time, also into a pipe
-	})
-	p := newPlace(t)
-	p.start()
-	for _, args := range [][]string{{"info"}, {"list-interfaces"}, {"introspect", client.Interface}} {
-		cmd := exec.Command("varlinkctl", slices.Insert(slices.Clone(args), 1, "unix:"+p.control())...)
-		if said, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(said), client.Interface) { // it parses what it introspects
-			t.Errorf("%q: %s, %v", cmd.Args, said, err)
-		}
-	}
-	p.stop()
 }
 
 // independentReply is what such a client prints of a reply: the whole of it, or its parameters alone.
