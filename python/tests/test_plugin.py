@@ -361,7 +361,7 @@ def test_more(): pass
 
 
 def test_observer_ends_with_the_tests(suite):
-    result = suite("def test_it(): print('worker', os.getpid()); os._exit(0)", "-s")
+    result = suite("def test_it(): print('worker', os.getpid(), flush=True); os._exit(0)", "-s")
     worker = re.search(r"worker (\d+)", result.stdout.str())[1]
     deadline = time.monotonic() + 60
     while observers(worker):
