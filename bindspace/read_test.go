@@ -65,7 +65,7 @@ func openFiles(t *testing.T) int {
 
 func TestQueued(t *testing.T) {
 	each(t, func(t *testing.T, w *Watcher) {
-		dir := testutil.TempDir(t)
+		dir := ownParent(t)
 		watchSpace(t, w, dir)
 		if queued(t, w) {
 			t.Error("at first")
@@ -96,7 +96,7 @@ func TestQueued(t *testing.T) {
 // A Rescan that was noted in a Read that failed is still to come.
 func TestRescanIsQueued(t *testing.T) {
 	w := newWatcher(t, Options{InotifyOnly: true})
-	d := watchSpace(t, w, testutil.TempDir(t))
+	d := watchSpace(t, w, ownParent(t))
 	w.mu.Lock()
 	d.askRescan()
 	d.askRescan()
@@ -109,6 +109,9 @@ func TestRescanIsQueued(t *testing.T) {
 		t.Error("it was yielded")
 	}
 }
+
+// ownParent is the path of a directory whose parent, which is watched as well, nobody else makes anything in.
+func ownParent(t *testing.T) string { return testutil.TempDir(t) + "/space" }
 
 // What is queued while Read yields is left for the next one, and never a removal before its making.
 func TestReadIsBounded(t *testing.T) {
