@@ -15,7 +15,8 @@ import (
 )
 
 // backup is the daemon, where there is one: it takes over when run is killed, who alone knows what CMD and its descendants
-// have bound. What run can do without: CMD is not held up, and nothing of it is an error, unless a daemon was named.
+// have bound. What run can do without: CMD is not held up, and nothing of it is an error, unless a daemon was named. The zero value is
+// no daemon: check wants to see what is left behind.
 type backup struct {
 	app    *app
 	daemon daemonFlags
@@ -39,6 +40,9 @@ func (b *backup) passReportsOn() {
 
 // register has the daemon watch a process as run does. It does not wait for that. done ends what is not done yet.
 func (b *backup) register(id pidfd.Identity, c claims) (done func()) {
+	if b.app == nil {
+		return func() {}
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), daemonPatience)
 	ended := make(chan struct{})
 	go func() {
