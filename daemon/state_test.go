@@ -47,6 +47,7 @@ func TestKilledOwnersAlive(t *testing.T) {
 		c.gone(path)
 	}
 	other.answers(p.path("other"))
+	c.until("the record of the dead is gone", func() bool { return len(p.records()) == 1 })
 	p.restart() // with nothing left of the first, and the other one still there
 	c = p.dial()
 	if _, there := c.owner(o.child.PID()); there {
