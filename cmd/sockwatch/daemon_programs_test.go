@@ -72,7 +72,7 @@ pm.max_children = 2
 	},
 }
 
-// onPrograms runs a test with each program, and a daemon.
+// onPrograms runs a test with each program, and a daemon that was told to watch it by the number of its master.
 func onPrograms(t *testing.T, workers bool, test func(t *testing.T, d *reborn, s *served)) {
 	for _, p := range programs {
 		if workers && p.workers == 0 {
@@ -81,12 +81,15 @@ func onPrograms(t *testing.T, workers bool, test func(t *testing.T, d *reborn, s
 		t.Run(p.name, func(t *testing.T) {
 			testutil.Require(t, testutil.Program(p.name))
 			d := newReborn(t, "")
-			test(t, d, p.start(t, d))
+			// Inode numbers are given out again here.
+			s := p.serve(t, testutil.Dir(t, testutil.Ext4))
+			d.watch(s.master.PID())
+			test(t, d, s)
 		})
 	}
 }
 
-// served is a program that serves, and that the daemon was told to watch by the number of its master.
+// served is a program that serves.
 type served struct {
 	t       *testing.T
 	dir     string
@@ -95,10 +98,9 @@ type served struct {
 	workers []*pidfd.Process
 }
 
-func (p program) start(t *testing.T, d *reborn) *served {
+func (p program) serve(t *testing.T, dir string) *served {
 	t.Helper()
-	// Inode numbers are given out again here.
-	s := &served{t: t, dir: testutil.Dir(t, testutil.Ext4)}
+	s := &served{t: t, dir: dir}
 	s.path = filepath.Join(s.dir, "s")
 	for name, text := range p.files {
 		must(t, os.WriteFile(filepath.Join(s.dir, name), []byte(strings.ReplaceAll(text, "DIR", s.dir)), 0o600))
@@ -128,7 +130,6 @@ func (p program) start(t *testing.T, d *reborn) *served {
 		must(t, worker.Signal(unix.SIGSTOP)) // gunicorn's end when they miss their master
 		s.workers = append(s.workers, worker)
 	}
-	d.watch(cmd.Process.Pid)
 	return s
 }
 
