@@ -3,6 +3,8 @@ package sys
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +17,15 @@ type InotifyEvent struct {
 	Size  int // what it took of the queue, in the bytes that InotifyQueued counts
 }
 
-// InotifyInit is inotify_init1(2), not blocking.
+// InotifyInit is inotify_init1(2), not blocking. EMFILE is said, too, where the user has as many instances as he may have, in all
+// processes together: 128 on most machines.
 func InotifyInit() (int, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	return fd, wrap("inotify_init1", err)
+	err = wrap("inotify_init1", err)
+	if errors.Is(err, unix.EMFILE) {
+		err = fmt.Errorf("%w, or too many inotify instances of this user (sysctl fs.inotify.max_user_instances)", err)
+	}
+	return fd, err
 }
 
 // InotifyAdd watches a directory, for mask and what it is watched for already: the same directory, under whatever path, gives
