@@ -31,13 +31,17 @@ demo: build ## kill a server for real: the sock-file that stays, the one that go
 	$(GO) build -o bin/victim ./test/victim
 	@$(GO) run ./test/demo bin/sockwatch bin/victim
 
+# One package at a time: the tests share the machine's processes, sockets and limits, and some look at all of them. A daemon
+# that traces has copies of everybody's sockets for a moment, which are alive then.
 .PHONY: test
 test: need-go ## run the tests (TESTFLAGS: more flags for go test)
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) build ./...
+	$(GO) test -p 1 $(TESTFLAGS) ./...
 
 .PHONY: race
 race: need-go ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 $(GO) build -race ./...
+	CGO_ENABLED=1 $(GO) test -p 1 -race -timeout 30m $(TESTFLAGS) ./...
 
 .PHONY: lint
 lint: $(TOOLS)/built ## run golangci-lint, which checks the formatting too
