@@ -31,7 +31,8 @@ type Store struct {
 // Open opens the directory of a daemon's records, which it makes if need be, in a directory that is there. Close closes it.
 //
 // A *LockedError when another Store has it, in this process or another. fs.ErrPermission when the directory is not the effective user's own,
-// or others may write to it: they could have the daemon remove what they like.
+// or others may write to it: they could have the daemon remove what they like. The same when the directory that it is in is not the
+// effective user's own or root's, or others may write to it without a sticky bit: they could put another one in its place.
 func Open(dir string) (*Store, error) {
 	bootID, err := proc.FS("").BootID()
 	if err != nil {
@@ -56,6 +57,14 @@ func Open(dir string) (*Store, error) {
 
 // openOwn opens a directory that nobody else can have put anything into.
 func openOwn(dir string) (*os.Root, error) {
+	above := filepath.Dir(dir)
+	in, err := os.Stat(above)
+	if err == nil {
+		err = checkAbove(in)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", above, err)
+	}
 	// What a symlink leads to may be ours too, and full of files that are no records.
 	named, err := os.Lstat(dir)
 	if err != nil {
@@ -89,6 +98,18 @@ func checkOwn(info fs.FileInfo) error {
 	}
 	if perm := info.Mode().Perm(); perm&0o022 != 0 {
 		return fmt.Errorf("%w: others may write to it: mode %04o", fs.ErrPermission, perm)
+	}
+	return nil
+}
+
+// checkAbove says why what is in a directory could be replaced by somebody else. What the daemon has beside its records is meant as
+// well: it gives its sockets a mode by their names, and who can put a symlink there has root give it to any file.
+func checkAbove(info fs.FileInfo) error {
+	if uid, euid := info.Sys().(*syscall.Stat_t).Uid, uint32(os.Geteuid()); uid != euid && uid != 0 {
+		return fmt.Errorf("%w: it is user %d's, want %d's", fs.ErrPermission, uid, euid)
+	}
+	if mode := info.Mode(); mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0 {
+		return fmt.Errorf("%w: others may write to it: mode %04o", fs.ErrPermission, mode.Perm())
 	}
 	return nil
 }

@@ -310,6 +310,40 @@ func TestDirectory(t *testing.T) {
 	})
 }
 
+// TestDirectoryAbove: whoever may rename the directory could put another one in its place.
+func TestDirectoryAbove(t *testing.T) {
+	parent := testutil.TempDir(t)
+	dir := filepath.Join(parent, "records")
+	refused := func() {
+		t.Helper()
+		s, err := Open(dir)
+		if err == nil {
+			s.Close()
+		}
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), parent) {
+			t.Errorf("%v, want %v about %s", err, fs.ErrPermission, parent)
+		}
+	}
+	for mode, ok := range map[fs.FileMode]bool{
+		0o700: true, 0o755: true, 0o777 | fs.ModeSticky: true, 0o777: false, 0o720: false, 0o702: false,
+	} {
+		must(t, os.Chmod(parent, mode))
+		if ok {
+			must(t, open(t, dir).Close())
+		} else {
+			refused()
+		}
+	}
+	must(t, os.Chmod(parent, 0o755))
+	t.Run("of another user", func(t *testing.T) {
+		testutil.Require(t, testutil.Root)
+		must(t, os.Chown(parent, 65534, 0))
+		refused()
+		must(t, os.Chmod(parent, 0o777|fs.ModeSticky))
+		refused()
+	})
+}
+
 // TestFull fails to write: there is what was there before.
 func TestFull(t *testing.T) {
 	dir := filepath.Join(testutil.TempDir(t), "records")
