@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -34,6 +35,26 @@ func escapeText(s string) string {
 		s = s[size:]
 	}
 	return b.String()
+}
+
+// escapeJSON makes a line of JSON fit for a terminal. Only strings in it can hold what is not, and there \u means the same: encoding/json
+// leaves DEL, the controls from U+0080 to U+009F and the marks of bidirectional text as they are.
+func escapeJSON(line string) string {
+	text := strings.TrimSuffix(line, "\n")
+	if fit(text) {
+		return line
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String() + line[len(text):]
 }
 
 func fit(s string) bool {

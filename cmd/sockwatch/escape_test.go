@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode"
@@ -43,6 +45,22 @@ func TestEscapeNameIsSafeAndUnique(t *testing.T) {
 		}
 		if a != b && got == escapeName(b) {
 			t.Fatalf("%q and %q are both %s", a, b, got)
+		}
+	})
+}
+
+func TestObjectIsSafeAndTheSame(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.OneOf(rapid.String(), rapid.StringMatching(`[\x{7f}\x{9b}\x{202e}\x{e0001}\\n]{0,6}`)).Draw(t, "name")
+		var line bytes.Buffer
+		(&output{w: &line}).object(map[string]string{"name": name})
+		text, ends := strings.CutSuffix(line.String(), "\n")
+		if !ends || !fit(text) {
+			t.Fatalf("%q gives %q", name, text)
+		}
+		var got map[string]string
+		if err := json.Unmarshal(line.Bytes(), &got); err != nil || got["name"] != name {
+			t.Fatalf("%q gives %s: %v", name, text, err)
 		}
 	})
 }

@@ -87,13 +87,16 @@ func (o *output) printf(format string, args ...any) {
 	fmt.Fprintf(o, format, fit...)
 }
 
-// object prints v as one line of JSON.
+// object prints v as one line of JSON, which a terminal may show.
 func (o *output) object(v any) {
-	enc := json.NewEncoder(o)
+	var line strings.Builder
+	enc := json.NewEncoder(&line)
 	enc.SetEscapeHTML(false) // paths hold & and <, and this is no web page
 	if err := enc.Encode(v); err != nil {
 		o.fail(err)
+		return
 	}
+	_, _ = io.WriteString(o, escapeJSON(line.String()))
 }
 
 // jsonFlag gives a command that reads its --json. With it the command prints by output.object only, and the names in
