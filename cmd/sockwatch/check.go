@@ -165,7 +165,7 @@ func (c *checker) close() {
 func (c *checker) baseline() error {
 	c.known = map[reap.ID]bool{}
 	for _, dir := range c.dirs {
-		err := walk(dir, func(space string) { c.spaces = append(c.spaces, space) }, func(f *reap.File) {
+		err := c.walk(dir, func(space string) { c.spaces = append(c.spaces, space) }, func(f *reap.File) {
 			c.isNew(f)
 			c.release(f)
 		})
@@ -194,9 +194,9 @@ func (c *checker) release(f *reap.File) {
 	}
 }
 
-// walk calls file with each sock-file in the directory and in those directly in it, and space with each of the
-// directories that can be read. What cannot be read below is passed over.
-func walk(dir string, space func(string), file func(*reap.File)) error {
+// walk calls file with each sock-file in the directory and in those directly in it, and space with each of these
+// directories. What is gone by then, or may not be read, is passed over.
+func (c *checker) walk(dir string, space func(string), file func(*reap.File)) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -204,8 +204,11 @@ func walk(dir string, space func(string), file func(*reap.File)) error {
 	dir = strings.TrimSuffix(dir, "/")
 	list := func(d string) {
 		for f, err := range reap.List(d) {
-			if err == nil {
+			switch {
+			case err == nil:
 				file(f)
+			case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission):
+				c.app.complain("%s", err)
 			}
 		}
 		space(d)
@@ -234,23 +237,17 @@ func watchable(w *watch.Watcher, dirs []string) []string {
 
 // leaks opens the new sock-files that are dead.
 func (c *checker) leaks() []*reap.File {
-	var dead, alive []*reap.File
+	var dead, others []*reap.File
 	judge := func(f *reap.File) {
-		switch state, reason := f.Probe(); state {
-		case reap.StateDead:
+		if state, _ := f.Probe(); state == reap.StateDead {
 			dead = append(dead, f)
-		case reap.StateAlive:
-			alive = append(alive, f)
-		case reap.StateUnknown:
-			if reason != reap.ReasonNone {
-				c.app.complain("cannot tell whether %s is dead: %s", f.Path(), string(reason))
-			}
-			_ = f.Close()
+		} else {
+			others = append(others, f)
 		}
 	}
 	start := time.Now()
 	for _, dir := range c.dirs {
-		err := walk(dir, func(string) {}, func(f *reap.File) {
+		err := c.walk(dir, func(string) {}, func(f *reap.File) {
 			if c.isNew(f) {
 				judge(f)
 			} else {
@@ -261,22 +258,39 @@ func (c *checker) leaks() []*reap.File {
 			c.app.complain("%s", err)
 		}
 	}
-	// A socket can outlive its process for a moment.
+	// A socket can outlive its process for a moment, and what keeps us from telling can be gone in one.
 	for _, step := range reap.Ladder {
-		if len(alive) == 0 {
+		if len(others) == 0 {
 			break
 		}
 		<-time.After(time.Until(start.Add(step)))
-		again := alive
-		alive = nil
+		again := others
+		others = nil
 		for _, f := range again {
 			judge(f)
 		}
 	}
-	for _, f := range alive {
+	for _, f := range others {
+		r := f.Remove(reap.RemoveOptions{DryRun: true})
+		if r.Outcome == reap.OutcomeRemoved { // by now
+			dead = append(dead, f)
+			continue
+		}
+		c.tellUnknown(r)
 		_ = f.Close()
 	}
 	return dead
+}
+
+// tellUnknown says why it is not known whether a sock-file is dead. r is of a removal as it would be.
+func (c *checker) tellUnknown(r reap.Result) {
+	switch {
+	case r.Outcome == reap.OutcomeAlive || r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced:
+	case r.Reason != reap.ReasonNone:
+		c.app.complain("cannot tell whether %s is dead: %s", r.Path, string(r.Reason))
+	default:
+		c.app.complain("cannot tell whether %s is dead: %s", r.Path, r.Err)
+	}
 }
 
 // tell prints what was left behind, and removes it if that is asked for. by is the Event of its claim, if there was one.
