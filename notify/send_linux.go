@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -21,14 +22,34 @@ func send(address, message string) error {
 		return cause(err)
 	}
 	defer conn.Close()
+	// On a busy machine the patience may be over before package net has tried once: it is for a queue that was seen to be full.
+	if err := try(conn, message); !errors.Is(err, syscall.EAGAIN) {
+		return err
+	}
 	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return cause(err)
 	}
 	_, err = conn.Write([]byte(message))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = try(conn, message)
+	}
+	if errors.Is(err, syscall.EAGAIN) {
 		return fmt.Errorf("%w for %v", ErrQueueFull, patience)
 	}
 	return cause(err)
+}
+
+// try sends if there is room.
+func try(conn *net.UnixConn, message string) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Control(func(fd uintptr) {
+		_, sendErr = syscall.Write(int(fd), []byte(message))
+	})
+	return errors.Join(err, os.NewSyscallError("write", sendErr))
 }
 
 // cause is what the kernel said, without the addresses that package net puts before it: the caller names the one that counts.
