@@ -17,8 +17,8 @@ import (
 // DefaultTerminateAfter is how long a process that was asked to end is waited for.
 const DefaultTerminateAfter = 1600 * time.Millisecond
 
-// afterCancel is how long the end of a process that got SIGKILL is waited for when the context is done already.
-const afterCancel = time.Second
+// afterCancel is how long the end of a process that got SIGKILL is waited for when the context is done already. Tests have it longer.
+var afterCancel = time.Second
 
 // KillOptions says how to kill. The zero value sends SIGTERM, waits 1.6 s and sends SIGKILL.
 type KillOptions struct {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -177,7 +178,11 @@ func TestHardKillFindsWhatNobodyTold(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			dir := testutil.TempDir(t)
 			c := launch(t, newWatcher(t), watch.OwnerOptions{}, way, dir+"/a", "dgram:"+dir+"/b", "seqpacket:"+dir+"/line\nbreak")
-			r := c.HardKill(t.Context(), KillOptions{TerminateAfter: 50 * time.Millisecond})
+			patience := time.Hour
+			if way == "stubborn" {
+				patience = 50 * time.Millisecond
+			}
+			r := c.HardKill(t.Context(), KillOptions{TerminateAfter: patience})
 			if r.Err != nil || r.SnapshotErr != nil || len(r.Files) != 3 || r.Killed != (way == "stubborn") {
 				t.Errorf("%+v", r)
 			}
@@ -194,7 +199,7 @@ func TestHardKillOfAnyProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	r := HardKill(t.Context(), p, KillOptions{Signal: unix.SIGHUP}, reap.Target{Paths: []string{dir + "/never there"}})
+	r := HardKill(t.Context(), p, KillOptions{Signal: unix.SIGHUP, TerminateAfter: time.Hour}, reap.Target{Paths: []string{dir + "/never there"}})
 	if r.Err != nil || r.Killed {
 		t.Errorf("%+v", r)
 	}
@@ -307,7 +312,25 @@ func TestAsk(t *testing.T) {
 				t.Cleanup(func() { close(stop) })
 				ask = func(ctx context.Context) error { <-stop; return ctx.Err() }
 			}
-			r := c.HardKill(t.Context(), KillOptions{Ask: ask, TerminateAfter: 20 * time.Millisecond})
+			ctx, patience := t.Context(), 20*time.Millisecond
+			if name == "fails" || name == "panics" { // what came of it is told as far as it is known: it is to be
+				began := make(chan struct{})
+				answer := ask
+				ask = func(ctx context.Context) error { close(began); return answer(ctx) }
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithCancel(ctx)
+				patience = time.Hour
+				var over sync.WaitGroup
+				defer over.Wait()
+				over.Go(func() {
+					defer cancel()
+					<-began
+					for asking() {
+						runtime.Gosched()
+					}
+				})
+			}
+			r := c.HardKill(ctx, KillOptions{Ask: ask, TerminateAfter: patience})
 			if !r.Killed || r.Exit.Signal != unix.SIGKILL {
 				t.Errorf("%+v", r)
 			}
@@ -326,6 +349,12 @@ func TestAsk(t *testing.T) {
 		}
 		wantGone(t, dir+"/s")
 	})
+}
+
+// asking tells whether a goroutine is asking, or about to say what came of it.
+func asking() bool {
+	stacks := make([]byte, 1<<20)
+	return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*victim).ask.func")
 }
 
 // A done context ends the patience, not the kill.
@@ -367,19 +396,20 @@ func TestCancelDuringSpawn(t *testing.T) {
 	interpreter := python(t)
 	for i := range 40 {
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
+		var canceling sync.WaitGroup
+		canceling.Go(func() {
 			for range i * 1000 {
 				_ = ctx.Err()
 			}
 			cancel()
-		}()
+		})
 		path := filepath.Join(dir, strconv.Itoa(i))
 		cmd := exec.Command(interpreter, "testdata/child.py", "sleep", path)
 		c, err := Start(ctx, w, cmd, watch.OwnerOptions{Paths: []string{path}})
 		if err == nil {
 			c.HardKill(t.Context(), KillOptions{TerminateAfter: -1})
 		}
-		cancel()
+		canceling.Wait()
 		wantGone(t, path)
 	}
 }

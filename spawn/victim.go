@@ -50,10 +50,11 @@ func (v *victim) kill(ctx context.Context, o KillOptions, snapshot func()) (kill
 	}
 	v.list(nil)
 	snapshot()
+	answer := func() error { return nil }
 	if patience := o.patience(); patience > 0 {
-		ended, askErr := v.ask(ctx, o, patience)
-		if err = askErr; ended {
-			return false, errors.Join(err, v.refusals())
+		var ended bool
+		if ended, answer = v.ask(ctx, o, patience); ended {
+			return false, errors.Join(answer(), v.refusals())
 		}
 	}
 	// A stopped process neither forks nor binds: what is listed and seen now is all there is.
@@ -61,11 +62,12 @@ func (v *victim) kill(ctx context.Context, o KillOptions, snapshot func()) (kill
 		v.list(func(p *pidfd.Process) { _ = p.Signal(unix.SIGSTOP) })
 	}
 	snapshot()
-	return true, errors.Join(err, v.slay(ctx, o), v.refusals())
+	slain := v.slay(ctx, o)
+	return true, errors.Join(answer(), slain, v.refusals())
 }
 
-// ask asks the processes to end and waits for it, up to patience.
-func (v *victim) ask(ctx context.Context, o KillOptions, patience time.Duration) (ended bool, err error) {
+// ask asks the processes to end and waits for it, up to patience. What came of asking is told by answer, as far as it is known by then.
+func (v *victim) ask(ctx context.Context, o KillOptions, patience time.Duration) (ended bool, answer func() error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	asked := make(chan error, 1)
@@ -79,15 +81,16 @@ func (v *victim) ask(ctx context.Context, o KillOptions, patience time.Duration)
 		asked <- err
 	}
 	ended = v.waitAll(ctx) == nil
-	cancel()
-	select {
-	case err = <-asked:
-	default: // it does not heed its context; that is no reason to wait for it
+	return ended, func() error {
+		select {
+		case err := <-asked:
+			if err != nil {
+				return fmt.Errorf("ask process %d to end: %w", v.pid, err)
+			}
+		default: // it does not heed its context; that is no reason to wait for it
+		}
+		return nil
 	}
-	if err != nil {
-		err = fmt.Errorf("ask process %d to end: %w", v.pid, err)
-	}
-	return ended, err
 }
 
 // callAsk is where foreign code runs: what it does must not keep the kill from happening.

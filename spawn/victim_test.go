@@ -136,7 +136,7 @@ signal.pause()
 			t.Fatal(errno)
 		}
 		// No deadline: it must not be waited for.
-		r := HardKill(context.Background(), p, KillOptions{Tree: true}, reap.Target{})
+		r := HardKill(context.Background(), p, KillOptions{Tree: true, TerminateAfter: time.Hour}, reap.Target{})
 		if !errors.Is(r.Err, pidfd.ErrPermission) || r.Killed {
 			t.Errorf("%+v", r)
 		}
