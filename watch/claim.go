@@ -16,7 +16,7 @@ type Claim struct {
 
 	// Guarded by owner.w.mu. From the owner's end on, file is replaced and closed by the loop alone.
 	path     string
-	file     *reap.File // nil while pending
+	file     *reap.File // nil while pending, and in the end
 	place    *place     // where it is told what becomes of the path's name; nil where it is not
 	named    bool       // somebody named the path: whatever the owner binds there is meant
 	source   Source
@@ -24,9 +24,15 @@ type Claim struct {
 	evidence evidence
 	action   Action
 	state    claimState
-	result   *reap.Result // the latest outcome
+	result   *settled // the latest outcome
 
 	later *later // belongs to the loop; nil until the owner died and the socket lives
+}
+
+// settled is what became of a claim, and of which file.
+type settled struct {
+	reap.Result
+	id reap.ID // zero when there was none
 }
 
 // evidence is how well it is known that the file is the owner's. Of several owners it is the one's who has the best.
@@ -72,7 +78,7 @@ func (c *Claim) Result() (r reap.Result, ok bool) {
 	if c.result == nil {
 		return reap.Result{}, false
 	}
-	return *c.result, true
+	return c.result.Result, true
 }
 
 // Source is how the claim was learnt: of several ways the most authoritative.
@@ -185,6 +191,11 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 	if c := o.byID(f.ID()); c != nil {
 		c.strengthen(s)
 		c.evidence = max(c.evidence, e)
+		_ = f.Close()
+		return c, false, nil
+	}
+	// What was found before the owner's end, and is claimed when that is over, as by one of two who kill it.
+	if c := o.byPath(f.Path()); c != nil && c.state == ended && f.ID().Stable() && c.result.id == f.ID() {
 		_ = f.Close()
 		return c, false, nil
 	}

@@ -599,6 +599,27 @@ func TestClaimLate(t *testing.T) {
 	w.empty()
 }
 
+// TestClaimFileLate claims a file that is gone with its owner: it was one claim before, and is not another one now.
+func TestClaimFileLate(t *testing.T) {
+	w, path := newWatched(t), testutil.TempDir(t)+"/a"
+	p := startPuppet(t)
+	p.do("bind", path)
+	o := w.add(p.pid(), OwnerOptions{})
+	early, late := mustOpen(t, path), mustOpen(t, path)
+	c, err := o.ClaimFile(early, SourceSnapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.child.Kill()
+	waitSettled(t, o)
+	if again, err := o.ClaimFile(late, SourceSnapshot); err != nil || again != c {
+		t.Errorf("another claim: %v", err)
+	}
+	wait(t, o.Settled())
+	wantResults(t, o, map[string]short{"a": {reap.OutcomeRemoved, ""}})
+	w.empty()
+}
+
 // TestClaimLateAlive claims, for a dead owner, the file of a living process: it is somebody else's server, by a path, and a
 // holder's, by a file that the caller says the owner bound.
 func TestClaimLateAlive(t *testing.T) {

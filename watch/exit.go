@@ -323,7 +323,10 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 	if !first && c.result.Outcome == r.Outcome && c.result.Reason == r.Reason {
 		return
 	}
-	c.result = &r
+	c.result = &settled{Result: r}
+	if c.file != nil {
+		c.result.id = c.file.ID()
+	}
 	if first {
 		o.open--
 	}

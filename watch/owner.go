@@ -343,7 +343,7 @@ func (o *Owner) Results() []reap.Result {
 	var results []reap.Result
 	for _, c := range o.claims {
 		if c.result != nil {
-			results = append(results, *c.result)
+			results = append(results, c.result.Result)
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(o.kept)) {
