@@ -149,6 +149,7 @@ func TestBindspaceDieTogether(t *testing.T) {
 						wantResults(t, o, map[string]short{strconv.Itoa(i): removed})
 					}
 				}
+				w.settleLoop() // what was claimed for one that had settled
 				if left := names(t, dir); len(left) > 0 {
 					t.Fatalf("round %d: %q of %d are left", round, left, n)
 				}
@@ -177,6 +178,7 @@ func TestBindspaceBusyLoop(t *testing.T) {
 	for _, o := range owners {
 		waitSettled(t, o)
 	}
+	w.settleLoop() // what was claimed for one that had settled
 	wantGone(t, dir+"/0", dir+"/1")
 	p.do("reapall")
 	w.settleLoop()
@@ -401,9 +403,10 @@ func TestOverflow(t *testing.T) {
 	w, dir := newWatched(t), testutil.TempDir(t)
 	p := startPuppet(t)
 	leaveDead(t, dir+"/other")
-	for at := sys.FileTime(); !sys.FileTime().After(at); { // what is older than the owner is not its own
-	}
+	nextFileTime() // what is older than the owner is not its own
 	o := w.add(p.pid(), OwnerOptions{Bindspaces: []string{dir}, Paths: []string{dir + "/told"}})
+	p.do("bind", dir+"/short")
+	w.claimed(dir + "/short")
 	w.busy(func() {
 		for i := 0; i <= most; i++ {
 			// The kernel merges equal events that follow each other.
@@ -417,9 +420,13 @@ func TestOverflow(t *testing.T) {
 		}
 		p.do("bind", dir+"/told")
 		p.do("bind", dir+"/seen")
+		p.do("remove", dir+"/short")
 	})
 	w.claimed(dir + "/seen")
 	w.settleLoop()
+	if of := about(w.drain(), KindOutcome, dir+"/short"); len(of) != 1 || of[0].Result.Outcome != reap.OutcomeGone {
+		t.Errorf("outcomes of what was removed meanwhile: %s", describe(of))
+	}
 	if !w.identified(o.claims[0]) {
 		t.Error("the pending claim is not identified")
 	}
@@ -428,6 +435,12 @@ func TestOverflow(t *testing.T) {
 	wantGone(t, dir+"/told", dir+"/seen")
 	wantKept(t, dir+"/other")
 	w.empty()
+}
+
+// nextFileTime waits until what is made from now on is younger than what is there: the clock of files is coarse.
+func nextFileTime() {
+	for at := sys.FileTime(); !sys.FileTime().After(at); {
+	}
 }
 
 // TestStorm has names made and removed in a bindspace without an end, faster than they can be looked at. The end of an

@@ -235,10 +235,13 @@ func (w *Watcher) rescan(p *place) {
 	owners, path := slices.Clone(p.owners), p.dir.Path()
 	p.rescan = false
 	var seen []sighting
+	var known []*Claim
 	for _, claims := range p.names {
 		for _, c := range claims {
 			if c.named {
 				seen = append(seen, sighting{path: c.path, place: p, claim: c})
+			} else {
+				known = append(known, c)
 			}
 		}
 	}
@@ -246,11 +249,19 @@ func (w *Watcher) rescan(p *place) {
 	for some := range slices.Chunk(seen, matchMost) {
 		w.match(some)
 	}
-	if len(owners) == 0 {
-		return
+	if len(owners) > 0 {
+		w.rescanSpace(p, path, owners)
 	}
+	// The end of their names may be among what was lost; those that were moved are known by the new ones now.
+	for _, c := range known {
+		w.vanished(c)
+	}
+}
+
+// rescanSpace looks at all sock-files of a bindspace.
+func (w *Watcher) rescanSpace(p *place, path string, owners []*Owner) {
 	w.log.Debug().Str("bindspace", path).Msg("look at all of it anew")
-	seen = nil
+	var seen []sighting
 	for f, err := range reap.List(path) {
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) { // gone again: it is watched for being made anew
