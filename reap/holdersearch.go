@@ -28,14 +28,17 @@ type searched struct {
 	connected []int // pids that have sockets which are accepted, or bound ones that called connect(2)
 }
 
+// tableReadings is how often the kernel's socket table is read for a socket that it does not show: see sockdiag.Conn.Dump.
+const tableReadings = 3
+
 func newHolderSearch(files []*File) (*holderSearch, error) {
 	s := &holderSearch{
 		files: make([]searched, len(files)),
 		bound: map[uint32][]int{}, connected: map[uint32][]int{}, elsewhere: map[ID][]int{},
 	}
 	wanted := entriesOf(files)
-	// A dump can miss sockets without saying so, hardly the same ones twice.
-	for range 2 {
+	// A dump can miss sockets without saying so, hardly the same ones again and again.
+	for range tableReadings {
 		err := s.readTable(wanted)
 		if errors.Is(err, errors.ErrUnsupported) {
 			break

@@ -166,8 +166,12 @@ func intercept(calls []uintptr, before func(call) unix.Errno) (end func() error,
 	if err != nil {
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	const setModeFilter, newListener = 1, 1 << 3
-	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, newListener, uintptr(unsafe.Pointer(&program)))
+	// Once a call is told, no signal takes the thread out of it, and Go's runtime sends some: Linux 5.19.
+	const setModeFilter, newListener, waitKillable = 1, 1 << 3, 1 << 5
+	listener, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, newListener|waitKillable, uintptr(unsafe.Pointer(&program)))
+	if errno == unix.EINVAL {
+		listener, _, errno = unix.Syscall(unix.SYS_SECCOMP, setModeFilter, newListener, uintptr(unsafe.Pointer(&program)))
+	}
 	if errno != 0 {
 		unix.Close(stop)
 		return nil, os.NewSyscallError("seccomp", errno)

@@ -12,8 +12,12 @@ import (
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
-// age waits until what was made before is old enough for a leftover.
-func age() { <-time.After(LeftoverAge + 50*time.Millisecond) }
+// leftoversAre changes for the rest of the test how old a leftover is at least.
+func leftoversAre(t *testing.T, old time.Duration) {
+	t.Helper()
+	leftoverAge = old
+	t.Cleanup(func() { leftoverAge = LeftoverAge })
+}
 
 func TestLeftovers(t *testing.T) {
 	onFilesystems(t, func(t *testing.T, dir string) {
@@ -41,13 +45,13 @@ func TestLeftovers(t *testing.T) {
 		must(t, os.Symlink("dead", private("SYMLINK")))
 
 		// A removal may be under way.
+		leftoversAre(t, time.Hour)
 		before := listDir(t, dir)
 		wantSweep(t, SweepOptions{Match: "nothing"}, []string{dir}, map[string]string{})
 		if after := listDir(t, dir); strings.Join(before, "\n") != strings.Join(after, "\n") {
 			t.Errorf("%q became %q", before, after)
 		}
-		age()
-		leaveDead(t, private("YOUNG"))
+		leftoversAre(t, 0)
 
 		before = listDir(t, dir)
 		wantSweep(t, SweepOptions{Match: "nothing", DryRun: true}, []string{dir}, map[string]string{
@@ -85,7 +89,7 @@ func TestLeftovers(t *testing.T) {
 			}
 		}
 		wantNames(t, dir, "live", "name \xff\n", "taken", "linked", "dead",
-			privatePrefix+"TAKEN", privatePrefix+"BOUND", privatePrefix+"REGULAR", privatePrefix+"DIRECTORY", privatePrefix+"SYMLINK", privatePrefix+"YOUNG")
+			privatePrefix+"TAKEN", privatePrefix+"BOUND", privatePrefix+"REGULAR", privatePrefix+"DIRECTORY", privatePrefix+"SYMLINK")
 
 		// The last of the links is a file like any other.
 		wantSweep(t, SweepOptions{Match: "dead"}, []string{dir}, map[string]string{
@@ -105,7 +109,7 @@ func TestLeftoverOfOtherNetwork(t *testing.T) {
 		done := make(chan struct{})
 		go func() { // on a thread of the first namespace
 			defer close(done)
-			age()
+			leftoversAre(t, 0)
 			for r := range Sweep(t.Context(), SweepOptions{}, dir) {
 				if r.Outcome != OutcomeAlive || r.Err == nil {
 					t.Errorf("%+v", r)

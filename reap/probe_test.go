@@ -515,29 +515,28 @@ func bindInLoop(t *testing.T, dir string, n int, look func(i int)) {
 }
 
 // slowBinds makes each bind(2) in a directory take longer, after its file can be seen and before the probe finds the
-// socket: then the kernel queues the event of the new file for everybody who watches the directory, and
-// tells whom it wakes.
+// socket: then the kernel queues the event of the new file for who watches the directory, and tells everybody who waits for it.
+//
+// There is one who watches, and many who wait: fs.inotify.max_user_instances allows one user 128, which all tests that run at
+// this moment share.
 func slowBinds(t *testing.T, dir string) {
 	t.Helper()
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		t.Fatal(os.NewSyscallError("epoll_create1", err))
+		t.Fatal(os.NewSyscallError("inotify_init1", err))
 	}
-	t.Cleanup(func() { unix.Close(epoll) })
-	const watchers = 100 // of 128 that fs.inotify.max_user_instances allows one user
-	for range watchers {
-		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-		if err == unix.EMFILE {
-			break // the user has some of his own
-		}
+	t.Cleanup(func() { unix.Close(watch) })
+	if _, err := unix.InotifyAddWatch(watch, dir, unix.IN_CREATE); err != nil {
+		t.Fatal(os.NewSyscallError("inotify_add_watch", err))
+	}
+	const waiting = 400 // of 500 that the kernel allows for one descriptor
+	for range waiting {
+		epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 		if err != nil {
-			t.Fatal(os.NewSyscallError("inotify_init1", err))
+			t.Fatal(os.NewSyscallError("epoll_create1", err))
 		}
-		t.Cleanup(func() { unix.Close(fd) })
-		if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE); err != nil {
-			t.Fatal(os.NewSyscallError("inotify_add_watch", err))
-		}
-		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		t.Cleanup(func() { unix.Close(epoll) })
+		if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, watch, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
 			t.Fatal(os.NewSyscallError("epoll_ctl", err))
 		}
 	}

@@ -2,6 +2,7 @@ package reap
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/sockwatch/sockwatch/internal/sockdiag"
 )
@@ -21,14 +22,19 @@ func SocketTypes(files []*File) ([]int, error) {
 	}
 	defer conn.Close()
 	wanted := entriesOf(files)
-	for socket, err := range conn.Dump() {
-		if errors.Is(err, sockdiag.ErrInterrupted) {
+	for range tableReadings {
+		for socket, err := range conn.Dump() {
+			if errors.Is(err, sockdiag.ErrInterrupted) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			wanted.find(socket, func(i int) { types[i] = socket.Type }) // an accepted one has that of its listener
+		}
+		if !slices.Contains(types, 0) {
 			break
 		}
-		if err != nil {
-			return nil, err
-		}
-		wanted.find(socket, func(i int) { types[i] = socket.Type }) // an accepted one has that of its listener
 	}
 	return types, nil
 }

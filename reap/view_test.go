@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -328,7 +329,7 @@ func TestViewIsRefreshed(t *testing.T) {
 	if first.blind(false) != ReasonNone {
 		t.Fatalf("%+v", first)
 	}
-	if d.view() != first {
+	if d.view() != first && time.Since(first.at) < viewAge {
 		t.Error("two looks in a moment")
 	}
 	if err := unix.Setxattr(dir, "user.overlay.impure", []byte("y"), 0); err != nil {
