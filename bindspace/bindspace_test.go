@@ -46,7 +46,11 @@ func read(t *testing.T, w *Watcher) []Event {
 	for _, fd := range w.Fds() {
 		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 	}
-	if n, err := unix.Poll(fds, 60_000); err != nil || n == 0 {
+	n, err := unix.Poll(fds, 60_000)
+	for err == unix.EINTR { // Go's runtime sends signals
+		n, err = unix.Poll(fds, 60_000)
+	}
+	if err != nil || n == 0 {
 		t.Fatalf("nothing happened: %v", err)
 	}
 	return readNow(t, w)

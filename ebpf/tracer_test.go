@@ -118,9 +118,10 @@ func follow(t *testing.T, h Hooks) *events {
 	return &events{t, tracer, came}
 }
 
+// openHooks opens with so much room that nothing is lost to what others on this machine bind.
 func openHooks(t *testing.T, h Hooks) *Tracer {
 	t.Helper()
-	return openWith(t, Options{Hooks: h})
+	return openWith(t, Options{Hooks: h, RingSize: 16 << 20})
 }
 
 func openWith(t *testing.T, o Options) *Tracer {
@@ -523,7 +524,7 @@ func TestDrops(t *testing.T) {
 func TestFlood(t *testing.T) {
 	for _, h := range everyHooks {
 		t.Run(h.String(), func(t *testing.T) {
-			tracer := openHooks(t, h)
+			tracer := openWith(t, Options{Hooks: h})
 			const binds = 10_000
 			dir := testutil.TempDir(t)
 			f := startFlood(t, dir, binds)

@@ -207,10 +207,12 @@ func asUser(t *testing.T, uid int, f func(uid int)) {
 		return
 	}
 	done := make(chan struct{})
+	tid := 0
 	go func() {
 		defer close(done)
 		// Never unlocked: the thread ends with the goroutine.
 		runtime.LockOSThread()
+		tid = unix.Gettid()
 		// Package syscall would change the ids of all threads
 		_, _, errno := unix.Syscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
 		if errno != 0 {
@@ -220,6 +222,9 @@ func asUser(t *testing.T, uid int, f func(uid int)) {
 		f(uid)
 	}()
 	<-done
+	for unix.Tgkill(os.Getpid(), tid, 0) == nil { // or another test sees a thread that is about to end
+		runtime.Gosched()
+	}
 }
 
 func TestSignalNamesTheSignal(t *testing.T) {

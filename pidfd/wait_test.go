@@ -61,7 +61,7 @@ func TestWaitTurns(t *testing.T) {
 
 // TestWaitMany has 2,000 goroutines wait: on few handles, and on so many that only an own descriptor each will do.
 func TestWaitMany(t *testing.T) {
-	const waits, handles, spareThreads = 2000, 250, 50
+	const waits, handles, spareThreads = 2000, 250, 150
 	child := idle(t)
 	threads, fds := count(t, "/proc/self/task"), count(t, "/proc/self/fd")
 	var ps []*Process

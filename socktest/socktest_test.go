@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -11,8 +12,10 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/testutil"
 	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
 )
 
 // recorder is a test that may fail.
@@ -194,12 +197,28 @@ func TestAlive(t *testing.T) {
 
 func TestBefore(t *testing.T) {
 	dir := testutil.TempDir(t)
-	leave(t, dir+"/s")
+	leave(t, dir+"/a")
+	leave(t, dir+"/b")
+	f, err := reap.Open(dir + "/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	born, err := f.Born()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for !sys.FileTime().After(born) { // what was made in the tick in which the test begins can be taken for new
+		runtime.Gosched()
+	}
 	verify(t, []Option{Dir(dir)}, func(r *recorder) {
-		if err := os.Rename(dir+"/s", dir+"/renamed"); err != nil {
+		if err := os.Rename(dir+"/a", dir+"/renamed"); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Link(dir+"/renamed", dir+"/linked"); err != nil {
+		if err := os.Link(dir+"/b", dir+"/linked"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(dir + "/b"); err != nil { // nobody judges a file that has two names
 			t.Fatal(err)
 		}
 	}).passes()

@@ -21,7 +21,10 @@ func TestSlowSubscriber(t *testing.T) {
 	for i := range n {
 		mustClaim(t, o, dir+"/"+strconv.Itoa(i))
 	}
-	p.child.Kill()
+	// Not reaped: at that moment it may not be known how it ended, and then that is told later.
+	if err := p.child.Cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	waitSettled(t, o)
 	for i := range n {
 		wantGone(t, dir+"/"+strconv.Itoa(i))

@@ -152,10 +152,11 @@ func TestHolderChain(t *testing.T) {
 				}
 				e = w.outcome(path) // the chain was faster than five scans; by back-off
 			}
-			wantKept(t, path)
-			// The last link may be a new one: kill until it was the last.
-			for e.Result.Outcome == reap.OutcomeAlive {
-				for _, h := range holdersOf(t, path) {
+			f := mustOpen(t, path)
+			defer f.Close()
+			// The last link may be a new one, and that it is held by another is no news: kill until it was the last.
+			for exists(t, path) {
+				for _, h := range holdersOf(t, f) {
 					p, err := pidfd.Open(h.PID)
 					if err != nil {
 						continue
@@ -163,9 +164,9 @@ func TestHolderChain(t *testing.T) {
 					kill(t, p)
 					p.Close()
 				}
-				e = w.outcome(path)
+				w.searched()
 			}
-			wantGone(t, path)
+			w.untilGone(path)
 			waitSettled(t, o)
 			w.settleLoop()
 			w.empty()
@@ -173,10 +174,8 @@ func TestHolderChain(t *testing.T) {
 	}
 }
 
-func holdersOf(t testing.TB, path string) []reap.Holder {
+func holdersOf(t testing.TB, f *reap.File) []reap.Holder {
 	t.Helper()
-	f := mustOpen(t, path)
-	defer f.Close()
 	holders, err := f.Holders(context.Background())
 	if err != nil {
 		t.Fatal(err)

@@ -490,6 +490,7 @@ func (p *puppetState) bind(path string, kind int) error {
 	return unix.Listen(fd, 16)
 }
 
+// hatch N PREFIX HOW [PID]: see puppetProcess.hatch. With PID a single one has this number, "taken" when another process has it.
 func (p *puppetState) hatch(args []string) (string, error) {
 	n, err := strconv.Atoi(args[0])
 	if err != nil {
@@ -525,9 +526,18 @@ func (p *puppetState) hatch(args []string) (string, error) {
 		default:
 			steps = append(steps, stay())
 		}
-		pid, err := forkRaw(steps)
+		wanted := 0
+		if len(args) > 3 {
+			if wanted, err = strconv.Atoi(args[3]); err != nil {
+				return "", err
+			}
+		}
+		pid, err := forkRawAs(wanted, steps)
 		runtime.KeepAlive(addr)
-		if err != nil {
+		switch {
+		case wanted != 0 && errors.Is(err, unix.EEXIST):
+			return "taken", nil
+		case err != nil:
 			return "", err
 		}
 		pids = append(pids, pid)
@@ -561,7 +571,7 @@ const (
 	rawKept    = ^uintptr(0) - 4095 // as an argument: what was kept
 	rawSignal  = ^uintptr(0)        // in place of a trap: kill(getpid(), a2)
 	rawChain   = ^uintptr(0) - 1    // in place of a trap: fork and end, a1 times
-	rawForking = uintptr(unix.SIGCHLD)
+	rawForking = uint64(unix.SIGCHLD)
 )
 
 // leashByte is where a process reads to that ends then.
@@ -573,17 +583,35 @@ func stay() rawStep {
 }
 
 // forkRaw forks a process that takes steps and then exits, and gives its pid.
-func forkRaw(steps []rawStep) (string, error) {
-	pid, errno := takeSteps(steps)
+func forkRaw(steps []rawStep) (string, error) { return forkRawAs(0, steps) }
+
+// forkRawAs is forkRaw of a process with a given pid, unless that is 0: Linux 5.5, for root. EEXIST when it is another's.
+func forkRawAs(wanted int, steps []rawStep) (string, error) {
+	id := int32(wanted)
+	args := cloneArgs{exitSignal: rawForking}
+	if wanted != 0 {
+		args.setTID, args.setTIDSize = &id, 1
+	}
+	pid, errno := takeSteps(&args, steps)
 	if errno != 0 {
-		return "", errno
+		return "", os.NewSyscallError("clone3", errno)
 	}
 	return strconv.Itoa(int(pid)), nil
 }
 
+// cloneArgs is struct clone_args of clone(2).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID uint64
+	exitSignal                        uint64
+	stack, stackSize, tls             uint64
+	setTID                            *int32
+	setTIDSize                        uint64
+}
+
 //go:norace
-func takeSteps(steps []rawStep) (pid uintptr, errno syscall.Errno) {
-	if pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, rawForking, 0, 0, 0, 0, 0); pid != 0 || errno != 0 {
+func takeSteps(args *cloneArgs, steps []rawStep) (pid uintptr, errno syscall.Errno) {
+	pid, _, errno = syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if pid != 0 || errno != 0 {
 		return pid, errno
 	}
 	kept := uintptr(0)
@@ -596,7 +624,7 @@ func takeSteps(steps []rawStep) (pid uintptr, errno syscall.Errno) {
 			continue
 		case rawChain:
 			for range s.a1 {
-				if pid, _, _ := syscall.RawSyscall6(unix.SYS_CLONE, rawForking, 0, 0, 0, 0, 0); pid != 0 {
+				if pid, _, _ := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(rawForking), 0, 0, 0, 0, 0); pid != 0 {
 					_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
 				}
 			}

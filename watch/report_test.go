@@ -222,6 +222,7 @@ func TestReportWithDescriptors(t *testing.T) {
 	p.do("bind", dir+"/a")
 	p.do("report", "BIND="+dir+"/a")
 	w.claimed(dir + "/a")
+	w.settleLoop() // who has reported is open until its report is done with
 	before := descriptors(t)
 	const most = 253 // SCM_MAX_FD of include/net/scm.h
 	for _, n := range []int{1, 100, most} {

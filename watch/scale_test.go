@@ -178,7 +178,7 @@ func TestManyOwners(t *testing.T) {
 
 // TestHeapPerOwner measures what an owner with one claim takes of the heap: less than 1 KiB.
 func TestHeapPerOwner(t *testing.T) {
-	const n = 1000
+	const n = 2000
 	w, dir := newWatched(t), testutil.TempDir(t)
 	_, processes := crowd(t, n)
 	pids := make([]int, n)
@@ -193,7 +193,12 @@ func TestHeapPerOwner(t *testing.T) {
 		paths[i] = dir + "/" + strconv.Itoa(i)
 		leaveAlive(t, paths[i])
 	}
-	w.settleLoop() // what the watcher itself takes, once
+	// What the watcher itself takes, once, and for what happens in directories.
+	first := w.add(pids[0], OwnerOptions{Paths: []string{dir + "/first"}})
+	leaveAlive(t, dir+"/first")
+	w.mustIdentify(first.claims[0])
+	_ = first.Release()
+	w.settleLoop()
 	before := heapInUse()
 	for i := range owners {
 		owners[i] = w.add(pids[i], OwnerOptions{Paths: []string{paths[i]}})
@@ -212,7 +217,7 @@ func TestHeapPerOwner(t *testing.T) {
 	}
 	w.settleLoop()
 	w.empty()
-	for _, path := range paths {
+	for _, path := range append(paths, dir+"/first") {
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}

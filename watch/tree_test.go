@@ -10,6 +10,7 @@ import (
 
 	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -92,6 +93,7 @@ func TestTreeThere(t *testing.T) {
 		w, dir := newWatched(t, options), testutil.TempDir(t)
 		p, stranger := startPuppet(t), startPuppet(t)
 		stranger.do("bind", dir+"/stranger")
+		nextFileTime() // what is older than the root is not its own
 		child := p.spawn()
 		child.do("bind", dir+"/child")
 		below := child.spawn()
@@ -175,36 +177,32 @@ func TestTreePidUsedAgain(t *testing.T) {
 		w, dir := newWatched(t, options), testutil.TempDir(t)
 		p := startPuppet(t)
 		root := w.add(p.pid(), OwnerOptions{Bindspaces: []string{dir}})
-		first := p.hatch(1, dir+"/first", "stay")[0]
-		pid := first.PID()
-		goOn(t, first)
-		w.bound(dir+"/first0", pid)
-		kill(t, first)
-		w.wantOutcome(dir+"/first0", reap.OutcomeRemoved, "")
-		p.do("reap", strconv.Itoa(pid))
-		for i := 0; ; i++ {
-			// Others take pids, too.
-			if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
-				t.Fatal(err)
-			}
-			prefix := dir + "/again" + strconv.Itoa(i)
-			again := p.hatch(1, prefix, "stay")[0]
-			if again.PID() != pid {
-				number := strconv.Itoa(again.PID())
-				kill(t, again)
-				p.do("reap", number)
-				continue
-			}
-			goOn(t, again)
-			w.bound(prefix+"0", pid)
+		end := func(hatched *pidfd.Process, path string) {
+			goOn(t, hatched)
+			pid := hatched.PID()
+			w.bound(path, pid)
 			if got := w.rootOf(pid); got != root {
 				t.Errorf("it is in the tree of %v", got)
 			}
-			kill(t, again)
-			w.wantOutcome(prefix+"0", reap.OutcomeRemoved, "")
+			kill(t, hatched)
+			w.wantOutcome(path, reap.OutcomeRemoved, "")
+			p.do("reap", strconv.Itoa(pid))
+		}
+		for i := 0; ; i++ {
+			prefix := dir + "/" + strconv.Itoa(i)
+			first := p.hatch(1, prefix+"first", "stay")[0]
+			pid := strconv.Itoa(first.PID())
+			end(first, prefix+"first0")
+			again := p.do("hatch", "1", prefix+"again", "stay", pid)
+			if again == "taken" { // by somebody else of the machine, for as long as he likes
+				continue
+			}
+			if again != pid {
+				t.Fatalf("process %s, want %s", again, pid)
+			}
+			end(adopt(t, again), prefix+"again0")
 			break
 		}
-		p.do("reapall")
 		p.child.Kill()
 		waitSettled(t, root)
 		w.settleLoop()

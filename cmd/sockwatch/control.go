@@ -43,8 +43,8 @@ func (f *daemonFlags) controlSocket() (string, error) {
 	return client.ControlSocket()
 }
 
-// daemonPatience is how long a command waits for a daemon that it can do without.
-const daemonPatience = 2 * time.Second
+// daemonPatience is how long a command waits for a daemon that it can do without. Tests have more of it.
+var daemonPatience = 2 * time.Second
 
 // ask asks the daemon, where there is one, for what else a command may tell. That it cannot be asked is told and is no
 // failure; that there is none, or none for this user, is as usual, unless one was named.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -91,6 +92,26 @@ func (d *reborn) until(what string, so func(c *client.Client) bool) {
 		}
 		if _, err := c.Status(d.t.Context()); err != nil {
 			d.t.Fatal(err)
+		}
+	}
+}
+
+// claimed waits until a file is claimed for somebody. The list can be that of the whole machine, and who is slow in reading it is cut off:
+// then it is asked for once more.
+func (d *reborn) claimed(path string) {
+	d.t.Helper()
+	for deadline := time.Now().Add(forever); ; {
+		c, err := client.Dial(d.t.Context(), filepath.Join(d.runtime, client.ControlName))
+		must(d.t, err)
+		owners, err := c.List(d.t.Context())
+		c.Close()
+		if slices.ContainsFunc(owners, func(o client.Owner) bool {
+			return slices.ContainsFunc(o.Claims, func(c client.Claim) bool { return c.Exact() == path && !c.Pending })
+		}) {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("waited in vain: %s is claimed: %v", path, err)
 		}
 	}
 }

@@ -64,7 +64,7 @@ pm.max_children = 2
 `},
 	},
 	{
-		name: "gunicorn", workers: 2, args: "--workers 2 --log-level critical --chdir DIR --worker-tmp-dir DIR --bind unix:DIR/s app:app",
+		name: "gunicorn", workers: 2, args: "--workers 2 --timeout 0 --log-level critical --chdir DIR --worker-tmp-dir DIR --bind unix:DIR/s app:app",
 		files: map[string]string{"app.py": `def app(environ, start_response):
     start_response("200 OK", [])
     return []
@@ -92,6 +92,7 @@ func onPrograms(t *testing.T, workers bool, test func(t *testing.T, d *reborn, s
 // served is a program that serves.
 type served struct {
 	t       *testing.T
+	program program
 	dir     string
 	path    string
 	master  *testutil.Child
@@ -100,7 +101,7 @@ type served struct {
 
 func (p program) serve(t *testing.T, dir string) *served {
 	t.Helper()
-	s := &served{t: t, dir: dir}
+	s := &served{t: t, program: p, dir: dir}
 	s.path = filepath.Join(s.dir, "s")
 	for name, text := range p.files {
 		must(t, os.WriteFile(filepath.Join(s.dir, name), []byte(strings.ReplaceAll(text, "DIR", s.dir)), 0o600))
@@ -193,13 +194,29 @@ func TestDaemonProgramsReplaced(t *testing.T) {
 	for name, path := range map[string]string{"same path": "s", "another path": "other"} {
 		t.Run(name, func(t *testing.T) {
 			onPrograms(t, false, func(t *testing.T, d *reborn, s *served) {
-				d.kill()
-				s.killMaster()
-				s.killWorkers()
 				path := filepath.Join(s.dir, path)
-				before := inode(t, s.path)
-				must(t, os.Remove(s.path))
-				must(t, os.Rename(boundAs(t, s.dir, before), path))
+				for n := 0; ; n++ {
+					d.kill()
+					s.killMaster()
+					s.killWorkers()
+					before := inode(t, s.path)
+					takeLower(t, s.dir, before)
+					must(t, os.Remove(s.path))
+					rebound(t, path)
+					if inode(t, path) == before {
+						break
+					}
+					// Somebody else on this filesystem was quicker, and keeps it: once more.
+					if n == 20 {
+						t.Fatalf("the inode number %d was not given out again, nor others before", before)
+					}
+					must(t, os.Remove(path))
+					d.start()
+					d.idle()
+					s = s.program.serve(t, testutil.Dir(t, testutil.Ext4))
+					path = filepath.Join(s.dir, filepath.Base(path))
+					d.watch(s.master.PID())
+				}
 				d.start()
 				d.idle()
 				if !answers(path) {
@@ -210,20 +227,17 @@ func TestDaemonProgramsReplaced(t *testing.T) {
 	}
 }
 
-// boundAs is a server of this process in a directory, whose sock-file has an inode number that was free just now. Others make and remove
-// files on the same filesystem, and so lower numbers are given out before it.
-func boundAs(t *testing.T, dir string, want uint64) (path string) {
+// takeLower makes files in a directory until all inode numbers below one are taken. Those that are free are given out in their order.
+func takeLower(t *testing.T, dir string, inodeNumber uint64) {
 	t.Helper()
-	const most = 5000
+	const most = 50_000
 	for n := range most {
-		path := filepath.Join(dir, strconv.Itoa(n))
-		rebound(t, path)
-		if inode(t, path) == want {
-			return path
+		path := filepath.Join(dir, "filler-"+strconv.Itoa(n))
+		must(t, unix.Mknod(path, unix.S_IFREG|0o600, 0))
+		if inode(t, path) > inodeNumber {
+			return
 		}
 	}
-	t.Fatalf("the inode number %d was not given out again", want)
-	return ""
 }
 
 // TestDaemonProgramsHandedOn: what was handed on to the workers is theirs also after a restart, wherever the daemon was killed.

@@ -292,8 +292,8 @@ func explainStart(name string, err error) error {
 	return exitWith(status, fmt.Errorf("cannot run %s: %w", name, err))
 }
 
-// initPatience is how long process 1 waits for those whom it has asked to end, unless --kill-after says.
-const initPatience = 10 * time.Second
+// initPatience is how long process 1 waits for those whom it has asked to end, unless --kill-after says. Tests have more of it.
+var initPatience = 10 * time.Second
 
 // outlast waits for the descendants that CMD has left behind, if that is to be done. As process 1 it ends them.
 func (r *runner) outlast() {

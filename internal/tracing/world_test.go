@@ -81,6 +81,9 @@ func (w *world) trace(o ebpf.Options) {
 	if o.Hooks == ebpf.HooksFexit {
 		testutil.Require(w.t, fexit)
 	}
+	if o.RingSize == 0 {
+		o.RingSize = 16 << 20 // what others on this machine bind must not push out what is awaited
+	}
 	tracer, err := ebpf.Open(o)
 	must(w.t, err)
 	w.source = Start(w.w, tracer, Options{
@@ -146,6 +149,26 @@ func (w *world) held(path string) {
 		}
 	case <-time.After(patience):
 		w.t.Fatalf("no event of %s came", path)
+	}
+}
+
+// caught tells whether the Source has come to a path that is held, and not lost its event. Then it finds the file by a scan, and claims it.
+func (w *world) caught(path string) bool {
+	w.t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case got := <-w.gated:
+			if got == path {
+				return true
+			}
+		case e := <-w.events:
+			if e.Kind == watch.KindClaimed && e.Result.Path == path {
+				return false
+			}
+		case <-deadline:
+			w.t.Fatalf("no event of %s came", path)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,7 +99,7 @@ func TestUnread(t *testing.T) {
 
 // TestUnreadCalls is one who only ever calls: it is made to wait, keeps nobody, and does not hold up the end.
 func TestUnreadCalls(t *testing.T) {
-	s := start(t, Options{Patience: 100 * time.Millisecond})
+	s := start(t, Options{})
 	c := s.dial()
 	message := call("Long", `{"bytes":100000}`) + "\x00"
 	must(t, c.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
@@ -264,10 +265,20 @@ func TestHandedDown(t *testing.T) {
 	s.works()
 }
 
+// connected tells whether there is a connection that the Server has not closed.
+func (s *service) connected() bool {
+	s.Server.mu.Lock()
+	defer s.Server.mu.Unlock()
+	return len(s.users) > 0
+}
+
 // TestStarved has no descriptor left for who connects.
 func TestStarved(t *testing.T) {
 	s := start(t, Options{})
 	s.works()
+	for s.connected() { // until then what it has may become free
+		runtime.Gosched()
+	}
 	next, err := unix.Dup(0)
 	must(t, err)
 	must(t, unix.Close(next))

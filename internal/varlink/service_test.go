@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
@@ -17,6 +18,9 @@ const testName = "io.sockwatch.Test"
 
 //go:embed testdata/test.varlink
 var testDescription string
+
+// patience is longer than any machine takes for what the tests do.
+const patience = 3 * time.Minute
 
 // service is a Server of the tests' interface, on a socket of its own.
 type service struct {
@@ -40,6 +44,7 @@ func start(t *testing.T, o Options) *service {
 		t: t, path: testutil.TempDir(t) + "/s",
 		stopped: make(chan error, 1), ended: make(chan error, 100), unaccepted: make(chan error, 1),
 	}
+	o.Patience = orDefault(o.Patience, patience)
 	o.Vendor, o.Product, o.Version, o.URL, o.ErrorInterface = "sockwatch", "test", "1", "https://example.org", testName
 	o.Refused = func(_ *Peer, err error) {
 		s.mu.Lock()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 import sockwatch
-from sockwatch import client
+from sockwatch import client, kill
 
 
 @pytest.fixture
@@ -122,8 +122,9 @@ def test_daemon_that_does_not_answer(environment, short):
                 c.status()
 
 
-def test_hard_kill_with_a_daemon(daemon, child, short):
+def test_hard_kill_with_a_daemon(daemon, child, short, monkeypatch):
     """What the daemon has claimed and the process does not hold any more: it closed the socket and left the file."""
+    monkeypatch.setattr(kill, "_DAEMON_PATIENCE", 180)
     p = child("deaf", short + "/held")
     s = socket.socket(socket.AF_UNIX)
     s.bind(short + "/told")

@@ -48,7 +48,7 @@ def test_child_that_is_deaf(child, place):
 def test_child_that_ends_when_asked(child, place):
     directory, _ = place
     p = child("sleeps", directory + "/actor.sock")
-    killed = sockwatch.hard_kill(p)
+    killed = sockwatch.hard_kill(p, terminate_after=180)
     assert (killed.ended, killed.killed, killed.error) == (True, False, None)
     assert outcomes(killed.files) == [(directory + "/actor.sock", Outcome.REMOVED)]
     assert p.wait() == -signal.SIGTERM

@@ -1,13 +1,17 @@
 """The plugin, on suites that pytest runs in a process of its own."""
 
+import mmap
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+
+from sockwatch import _observer
 
 pytest.importorskip("xdist")
 
@@ -17,8 +21,13 @@ QUIET = "ignore::DeprecationWarning"
 PRELUDE = """
 import os, signal, socket, subprocess, sys, threading, time
 import pytest
+from sockwatch import pytest_plugin
 
 RUN = os.environ["XDG_RUNTIME_DIR"]
+pytest_plugin._BEFORE_KILL = 180.0  # no test fails because the observer was slow
+
+def looked():  # at all that has happened until now, by the observer
+    pytest_plugin._Hook.active.ask("S", None)
 
 SERVER = '''
 import os, socket, sys
@@ -192,7 +201,7 @@ def test_long():
     open(RUN + "/now", "w").close()
     while not os.path.exists(RUN + "/stranger.sock"):
         time.sleep(0.01)
-    time.sleep(0.2)
+    looked()
 
 def test_more():
     open(RUN + "/kill", "w").close()
@@ -258,26 +267,36 @@ time.sleep(0.05)
 os.unlink(sys.argv[1])
 '''
 def test_slow():
+    global p
     p = subprocess.Popen([sys.executable, "-c", SLOW, RUN + "/slow.sock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     p.stdout.read(2)
+    looked()
     p.stdin.close()
     assert p.stdout.read(6) == b"closed"
+
+def test_later():  # at the end of all tests nobody is waited for any more
+    p.wait()
 """
     )
     assert leaks(result) == [] and "left behind" not in result.stdout.str()
 
 
-def test_thread(suite):
-    result = suite(
-        """
-def test_thread():
-    s = bind(RUN + "/thread.sock")
+def test_thread(short, monkeypatch):
+    """A thread of the tests' process has closed its socket, and unlinks a little later. How long that may take is no matter here."""
+    monkeypatch.setattr(_observer, "GRACE", 180.0)
+    monkeypatch.setattr(_observer, "DYING", 180.0)
+    observer = _observer.Observer(os.getpid(), None, -1, mmap.mmap(-1, mmap.PAGESIZE), {})
+    observer._watch(os.fsencode(short), 0, new=False)
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(short + "/thread.sock")
+    observer._list_all()
+    (seen,) = observer._seen.values()
+    assert seen.mine and seen.pid == os.getpid()
     s.close()
-    t = threading.Timer(0.001, os.unlink, [RUN + "/thread.sock"])
+    t = threading.Timer(0.01, os.unlink, [short + "/thread.sock"])
     t.start()
-"""
-    )
-    assert leaks(result) == []
+    assert observer._dead(final=True) == [] and not observer._seen
+    t.join()
 
 
 def test_bindspaces(suite, pytester, short):
@@ -363,7 +382,7 @@ def test_more(): pass
 def test_observer_ends_with_the_tests(suite):
     result = suite("def test_it(): print('worker', os.getpid(), flush=True); os._exit(0)", "-s")
     worker = re.search(r"worker (\d+)", result.stdout.str())[1]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while observers(worker):
         assert time.monotonic() < deadline
 

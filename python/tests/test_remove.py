@@ -203,10 +203,12 @@ def test_probe_that_may_not_be_made(short):
 
 
 def test_layers_of_an_overlay(short):
-    """Where the probe does not see what is bound through the merged view."""
+    """Where the probe does not see what is bound through the merged view. The layers' paths are relative to nobody knows what: for as
+    long as they are mounted everybody on the machine takes any directory with such a path for one, so no other has these names."""
     script = (
-        "set -e; cd $1; mount -t tmpfs none .; mkdir lower upper work merged; "
-        "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged; exec \"$2\" -I -c \"$3\" $4"
+        "set -e; cd $1; mount -t tmpfs none .; n=$(basename $1); mkdir lower-$n upper-$n work-$n merged; "
+        "mount -t overlay overlay -o lowerdir=lower-$n,upperdir=upper-$n,workdir=work-$n merged; "
+        "ln -s upper-$n upper; exec \"$2\" -I -c \"$3\" $4"
     )
     code = (
         "import sys, socket, os; sys.path.insert(0, sys.argv[1])\n"

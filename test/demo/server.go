@@ -15,7 +15,7 @@ import (
 )
 
 // patience bounds everything that the demo waits for.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // server is a running victim, and the command that started it: itself or
 // `sockwatch run`.

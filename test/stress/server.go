@@ -21,7 +21,7 @@ const (
 	lifeSpan = 20 * time.Microsecond
 	// lossPatience is how long a sock-file may be away from its name before it counts as lost, where the name is all
 	// that there is to go by.
-	lossPatience = 2 * time.Second
+	lossPatience = 10 * time.Second
 )
 
 // server lives on a lane, again and again.
