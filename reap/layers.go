@@ -138,8 +138,11 @@ func (l *layers) findMounted() error {
 			tables[table] = true
 			err = l.readMounts(pid, own)
 		}
-		// EINVAL is that of another user's zombie, which has no mount namespace any more.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, unix.EINVAL) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH): // it is gone
+		case errors.Is(err, unix.EINVAL): // another user's zombie, which has no mount namespace any more
+		case errors.Is(err, fs.ErrPermission):
+		case err != nil:
 			return err
 		}
 	}
