@@ -7,7 +7,7 @@ FUZZTIME  ?= 10s
 
 # Of Debian's cloud kernels, and the packages whose tests depend on the kernel.
 KERNELS      ?= 6.1 6.12
-KERNEL_TESTS ?= pidfd bindspace internal/notifyd ebpf watch reap
+KERNEL_TESTS ?= pidfd bindspace internal/notifyd ebpf internal/tracing cmd/sockwatch watch reap
 
 GO_NEEDED := $(shell sed -n 's/^go //p' go.mod)
 TOOLS     := .cache/tools

@@ -107,6 +107,7 @@ func (p program) serve(t *testing.T, dir string) *served {
 		must(t, os.WriteFile(filepath.Join(s.dir, name), []byte(strings.ReplaceAll(text, "DIR", s.dir)), 0o600))
 	}
 	cmd := exec.Command(p.name, strings.Split(strings.ReplaceAll(p.args, "DIR", s.dir), " ")...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8") // tmux wants it
 	log, err := os.Create(filepath.Join(s.dir, "stderr"))
 	must(t, err)
 	defer log.Close()

@@ -15,13 +15,18 @@ import (
 var initScript []byte
 
 // programs are what tests start besides themselves and what busybox has.
-var programs = []string{"chattr", "debugfs", "mkfs.ext4", "mount", "strace", "umount"}
+var programs = []string{
+	"chattr", "debugfs", "mkfs.ext4", "mount", "strace", "umount",
+	"dbus-daemon", "nginx", "php-fpm8.2", "redis-server", "ssh-agent", "tmux",
+}
 
 const passwd = `root:x:0:0:root:/root:/bin/sh
+www-data:x:33:33:www-data:/nonexistent:/bin/false
 nobody:x:65534:65534:nobody:/nonexistent:/bin/false
 `
 
 const group = `root:x:0:
+www-data:x:33:
 nogroup:x:65534:
 `
 
@@ -48,6 +53,10 @@ func initramfs(ctx context.Context, k kernel, suites []suite, env []string, args
 			return err
 		}
 	}
+	const locale = "/usr/lib/locale/C.utf8" // for tmux
+	if err := a.copyTree(locale, locale); err != nil {
+		return err
+	}
 
 	order, contents, err := k.modules(ctx)
 	if err != nil {
@@ -64,6 +73,9 @@ func initramfs(ctx context.Context, k kernel, suites []suite, env []string, args
 			continue
 		}
 		fmt.Fprintf(&list, "%s %s", s.name, args)
+		if s.only != "" {
+			fmt.Fprintf(&list, " -test.run=%s", s.only)
+		}
 		if s.skip != "" {
 			fmt.Fprintf(&list, " -test.skip=%s", s.skip)
 		}

@@ -14,6 +14,7 @@ type suite struct {
 	name   string // the directory, from the root of the module
 	dir    string
 	binary string // "" when there are no tests
+	only   string // regular expression of the tests that depend on the kernel, "" is all
 	skip   string // regular expression of the tests that are left out, and why
 	why    string
 }
@@ -22,6 +23,11 @@ type suite struct {
 var leftOut = map[string]struct{ skip, why string }{
 	"reap":             {"^(TestSweepAgainstServers|TestSweepMany)$", "thousands of lives and files, which take minutes each"},
 	"internal/notifyd": {"^TestManyMessages$", "it waits for 200,000 messages, longer than a child may be silent"},
+}
+
+// chosen are of packages whose other tests do not depend on the kernel.
+var chosen = map[string]string{
+	"cmd/sockwatch": "^TestDaemonTracesPrograms$",
 }
 
 // converter is the program that reads what test binaries write with -test.v=test2json, built once: beside the guests,
@@ -38,7 +44,7 @@ func buildSuites(ctx context.Context, packages []string, scratch string) ([]suit
 	for _, pkg := range packages {
 		name := strings.TrimPrefix(filepath.Clean(pkg), "./")
 		s := suite{name: name, dir: name, binary: filepath.Join(scratch, strings.ReplaceAll(name, "/", "-")+".test")}
-		s.skip, s.why = leftOut[name].skip, leftOut[name].why
+		s.only, s.skip, s.why = chosen[name], leftOut[name].skip, leftOut[name].why
 		build := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", s.binary, "./"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 		if _, err := output(build); err != nil {
