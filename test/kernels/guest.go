@@ -53,7 +53,7 @@ func (k kernel) features() string {
 }
 
 // memory of a guest, in MiB. The host gives what is used of it.
-const memory = "2048"
+const memory = "4096"
 
 func runGuest(ctx context.Context, o options, k kernel, suites []suite, scratch string) guestRun {
 	image := filepath.Join(scratch, k.series+".cpio")

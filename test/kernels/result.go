@@ -32,7 +32,7 @@ type test struct {
 
 // read takes the results from what a test binary wrote with -test.v=test2json.
 func (r *result) read(said []byte, converter string) error {
-	convert := exec.Command(converter)
+	convert := exec.Command(converter, "-t") // without it there are no durations
 	convert.Stdin = bytes.NewReader(said)
 	events, err := output(convert)
 	if err != nil {
