@@ -9,8 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -106,7 +104,7 @@ type memory struct {
 }
 
 func (d *daemonProcess) memory() (m memory, err error) {
-	status := filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "status")
+	status := filepath.Join(procDir(d.cmd.Process.Pid), "status")
 	for _, field := range []struct {
 		of   *int64
 		path string
@@ -123,33 +121,15 @@ func (d *daemonProcess) memory() (m memory, err error) {
 
 // wakeUps counts how often threads of the daemon went to sleep, or had to make room for others, in a time.
 func (d *daemonProcess) wakeUps(ctx context.Context, during time.Duration) (int64, error) {
-	before, err := d.switches()
+	before, err := switches(d.cmd.Process.Pid)
 	if err != nil {
 		return 0, err
 	}
 	if err := wait(ctx, during); err != nil {
 		return 0, err
 	}
-	after, err := d.switches()
+	after, err := switches(d.cmd.Process.Pid)
 	return after - before, err
-}
-
-func (d *daemonProcess) switches() (int64, error) {
-	threads, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), "task", "*", "status"))
-	if err != nil {
-		return 0, err
-	}
-	var sum int64
-	for _, path := range threads {
-		for _, name := range []string{"voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"} {
-			n, err := procField(path, name)
-			if err != nil {
-				return 0, err
-			}
-			sum += n
-		}
-	}
-	return sum, nil
 }
 
 func wait(ctx context.Context, d time.Duration) error {
@@ -159,18 +139,4 @@ func wait(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// procField is the number behind a name in a file of /proc that has one in each line.
-func procField(path, name string) (int64, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name {
-			return strconv.ParseInt(fields[1], 10, 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no %s", path, name)
 }

@@ -21,6 +21,26 @@ type rounds struct {
 	floor, sockwatch [][]death
 }
 
+// besideTheFloor is what was measured of package watch.
+type besideTheFloor struct {
+	deaths       []rounds
+	heapPerOwner int64
+	bursts       []pair
+}
+
+func besideFloor(ctx context.Context, p plan, dir string) (report, error) {
+	floor, err := compile(ctx, "floor", dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &besideTheFloor{}
+	if m.deaths, m.heapPerOwner, err = measureDeaths(ctx, p, floor, dir); err != nil {
+		return nil, err
+	}
+	m.bursts, err = measureBursts(ctx, p, floor, dir)
+	return m, err
+}
+
 // measureDeaths kills owners one at a time. The programs with every number of owners are there all the while: then a
 // difference between the numbers is not one between minutes.
 func measureDeaths(ctx context.Context, p plan, floor, dir string) (measured []rounds, heapPerOwner int64, err error) {

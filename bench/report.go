@@ -43,7 +43,7 @@ func printMachine(ctx context.Context, out io.Writer, dir string) error {
 	return err
 }
 
-func printReport(out io.Writer, deaths []rounds, heap int64, bursts []pair) error {
+func (r *besideTheFloor) print(out io.Writer) error {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "\nsockwatch / floor (targets: p50 %.2f, p99 %.1f, flat %.1f)\n\n", targetP50, targetP99, targetFlat)
 	fmt.Fprintln(t, "\twatched\tp50\tp99\tpairs' p50: low\tmiddle\thigh\tfloor p50\tsockwatch\tfloor p99\tsockwatch\t")
@@ -57,13 +57,13 @@ func printReport(out io.Writer, deaths []rounds, heap int64, bursts []pair) erro
 	var flat strings.Builder
 	for _, in := range intervals {
 		var c50, s50 []float64
-		for _, m := range deaths {
-			c, sw := pick(m.floor, in.of), pick(m.sockwatch, in.of)
+		for _, m := range r.deaths {
+			both := beside{pick(m.floor, in.of), pick(m.sockwatch, in.of)}
+			c, sw := slices.Concat(both.base...), slices.Concat(both.other...)
 			c50, s50 = append(c50, quantile(c, 0.5)), append(s50, quantile(sw, 0.5))
-			pairs := pairRatios(m, in.of)
-			p50, p99 := quantile(sw, 0.5)/quantile(c, 0.5), quantile(sw, 0.99)/quantile(c, 0.99)
+			pairs := both.pairs()
 			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", in.name, m.watched,
-				judge(p50, targetP50), judge(p99, targetP99),
+				judge(both.ratio(0.5), targetP50), judge(both.ratio(0.99), targetP99),
 				quantile(pairs, 0), quantile(pairs, 0.5), quantile(pairs, 1),
 				micros(quantile(c, 0.5)), micros(quantile(sw, 0.5)), micros(quantile(c, 0.99)), micros(quantile(sw, 0.99)))
 		}
@@ -74,18 +74,18 @@ func printReport(out io.Writer, deaths []rounds, heap int64, bursts []pair) erro
 		return err
 	}
 	fmt.Fprintf(out, "\n%s", flat.String())
-	for _, m := range deaths {
-		took := pick(m.sockwatch, func(d death) int64 { return d.Removal })
+	for _, m := range r.deaths {
+		took := slices.Concat(pick(m.sockwatch, func(d death) int64 { return d.Removal })...)
 		fmt.Fprintf(out, "the removal alone, sockwatch, %d watched: p50 %s, p99 %s\n",
 			m.watched, micros(quantile(took, 0.5)), micros(quantile(took, 0.99)))
 	}
 	missed := ""
-	if heap >= targetHeap {
+	if r.heapPerOwner >= targetHeap {
 		missed = " MISSED"
 	}
 	fmt.Fprintf(out, "heap per owner with one claim, %d watched: %d bytes%s (target: under %d)\n",
-		deaths[len(deaths)-1].watched, heap, missed, targetHeap)
-	printBursts(out, bursts)
+		r.deaths[len(r.deaths)-1].watched, r.heapPerOwner, missed, targetHeap)
+	printBursts(out, r.bursts)
 	return nil
 }
 
@@ -110,22 +110,30 @@ func judge(ratio, target float64) string {
 	return fmt.Sprintf("%.2f", ratio)
 }
 
-// pick gives one interval of all deaths.
-func pick(turns [][]death, of func(death) int64) []float64 {
-	var all []float64
-	for _, turn := range turns {
+// pick gives one interval of the deaths of each turn.
+func pick(turns [][]death, of func(death) int64) [][]float64 {
+	picked := make([][]float64, len(turns))
+	for i, turn := range turns {
 		for _, d := range turn {
-			all = append(all, float64(of(d)))
+			picked[i] = append(picked[i], float64(of(d)))
 		}
 	}
-	return all
+	return picked
 }
 
-// pairRatios gives the ratio of the medians of each two turns that were beside each other.
-func pairRatios(m rounds, of func(death) int64) []float64 {
-	ratios := make([]float64, len(m.floor))
+// beside is what two sides have measured in turn: turn i of the one came right before or right after turn i of the other.
+type beside struct{ base, other [][]float64 }
+
+// ratio compares a quantile of all turns together.
+func (b beside) ratio(q float64) float64 {
+	return quantile(slices.Concat(b.other...), q) / quantile(slices.Concat(b.base...), q)
+}
+
+// pairs gives the ratio of the medians of each two turns that were beside each other.
+func (b beside) pairs() []float64 {
+	ratios := make([]float64, len(b.base))
 	for i := range ratios {
-		ratios[i] = quantile(pick(m.sockwatch[i:i+1], of), 0.5) / quantile(pick(m.floor[i:i+1], of), 0.5)
+		ratios[i] = quantile(b.other[i], 0.5) / quantile(b.base[i], 0.5)
 	}
 	return ratios
 }

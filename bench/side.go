@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A side is one of the two programs that are compared, at work. They speak the protocol that floor.c describes.
+// A side is one of the programs that are compared, at work. They speak the protocol that floor.c describes, or loop.c.
 type side struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
@@ -21,7 +21,7 @@ type side struct {
 	heap int64 // bytes per owner; 0 of the floor
 }
 
-// greeting is a side's first line.
+// greeting is a side's first line. That of loop.c is empty.
 type greeting struct {
 	Watched      int   `json:"watched"`
 	HeapPerOwner int64 `json:"heap_per_owner"`
@@ -53,6 +53,11 @@ func startAs(ctx context.Context, argv []string, user *syscall.Credential) (*sid
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	cmd.Stderr = os.Stderr
+	return startCommand(cmd)
+}
+
+// startCommand is start with a command that may have more than arguments.
+func startCommand(cmd *exec.Cmd) (*side, error) {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -67,7 +72,7 @@ func startAs(ctx context.Context, argv []string, user *syscall.Credential) (*sid
 	s := &side{cmd: cmd, in: in, out: json.NewDecoder(bufio.NewReader(out))}
 	var g greeting
 	if err := s.out.Decode(&g); err != nil {
-		return nil, fmt.Errorf("%v watched nothing: %w", argv, errors.Join(err, s.end()))
+		return nil, fmt.Errorf("%v did not begin: %w", cmd.Args, errors.Join(err, s.end()))
 	}
 	s.heap = g.HeapPerOwner
 	return s, nil

@@ -91,6 +91,15 @@ type throughBench struct {
 	sides          []*throughSide
 }
 
+func throughDaemon(ctx context.Context, p plan, dir string) (report, error) {
+	floor, err := compile(ctx, "floor", dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := measureDaemon(ctx, p, floor, dir)
+	return &m, err
+}
+
 // measureDaemon kills owners one at a time that package watch watches and that the daemon does. As in measureDeaths, all are there all the
 // while.
 func measureDaemon(ctx context.Context, p plan, floor, dir string) (m through, err error) {

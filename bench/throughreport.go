@@ -42,11 +42,11 @@ func (m *through) print(out io.Writer) error {
 func (r throughRounds) print(out io.Writer, interval string, of func(death) int64, judged func(float64) string) {
 	names := [...]string{byDaemon: "own user", byDaemonForOthers: "other user"}
 	for which := byDaemon; which < len(r.turns); which++ {
-		both := rounds{floor: r.turns[byLibrary], sockwatch: r.turns[which]}
-		l, d := pick(both.floor, of), pick(both.sockwatch, of)
-		pairs := pairRatios(both, of)
+		both := beside{pick(r.turns[byLibrary], of), pick(r.turns[which], of)}
+		l, d := slices.Concat(both.base...), slices.Concat(both.other...)
+		pairs := both.pairs()
 		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%s\t\n", interval, r.registered, names[which],
-			judged(quantile(d, 0.5)/quantile(l, 0.5)), quantile(d, 0.9)/quantile(l, 0.9),
+			judged(both.ratio(0.5)), both.ratio(0.9),
 			quantile(pairs, 0), quantile(pairs, 0.5), quantile(pairs, 1),
 			micros(quantile(l, 0.5)), micros(quantile(d, 0.5)), micros(quantile(l, 0.9)), micros(quantile(d, 0.9)))
 	}
