@@ -44,9 +44,6 @@ func (d *control) serveWatch(_ context.Context, call *varlink.Call) error {
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	if err := d.keeper.keep(r.owner); err != nil { // before the client is told that it is done
-		return d.refuse(call, err)
-	}
 	return call.Reply(client.Watched{ID: r.id, Claims: len(r.owner.Claims())})
 }
 
@@ -67,6 +64,9 @@ func (d *control) lookup(call *varlink.Call, id string) (*registered, error) {
 	}
 	r := d.get(id, u)
 	if r == nil {
+		if err := d.untaken.await(id, u); err != nil {
+			return nil, err
+		}
 		return nil, &varlink.Error{Name: client.Interface + ".NoSuchOwner", Parameters: map[string]any{"id": id}}
 	}
 	return r, nil
@@ -94,16 +94,26 @@ func (d *control) serveClaim(_ context.Context, call *varlink.Call) error {
 	}
 	r, err := d.lookup(call, q.ID)
 	if err == nil {
-		if !strings.HasPrefix(q.Path, "/") || strings.IndexByte(q.Path, 0) >= 0 {
-			err = invalid(q.Path, errRelative)
-		} else if err = d.claimPath(r, q.Path); err == nil {
-			err = d.keeper.keep(r.owner)
-		}
+		err = d.claim(r, q.Path)
 	}
 	if err != nil {
 		return d.refuse(call, err)
 	}
 	return nil
+}
+
+// claim claims one more path, if it can be kept.
+func (d *control) claim(r *registered, path string) error {
+	if !strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0 {
+		return invalid(path, errRelative)
+	}
+	return d.orWithdrawn(r, func() ([]*watch.Claim, error) {
+		c, err := d.claimPath(r, path)
+		if err != nil {
+			return nil, err
+		}
+		return []*watch.Claim{c}, nil
+	})
 }
 
 func (d *control) serveRelease(_ context.Context, call *varlink.Call) error {
@@ -124,6 +134,12 @@ func (d *control) serveRelease(_ context.Context, call *varlink.Call) error {
 			return d.refuse(call, err)
 		}
 		return call.Reply(map[string]bool{"released": released})
+	}
+	if d.untaken.release(r.id, q.Path) {
+		if err := d.keeper.keep(r.owner); err != nil {
+			return d.refuse(call, err)
+		}
+		return call.Reply(map[string]bool{"released": true})
 	}
 	return d.refuse(call, &varlink.Error{Name: client.Interface + ".NoSuchClaim", Parameters: map[string]any{"path": q.Path}})
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/sockwatch/sockwatch/client"
-	"github.com/sockwatch/sockwatch/internal/asuser"
 	"github.com/sockwatch/sockwatch/internal/config"
 	"github.com/sockwatch/sockwatch/internal/notifyd"
 	"github.com/sockwatch/sockwatch/internal/records"
@@ -48,7 +47,6 @@ type Daemon struct {
 
 	store     *records.Store
 	watcher   *watch.Watcher
-	users     *asuser.Runner
 	root      int // descriptor of our root directory
 	control   *net.UnixListener
 	own       []*reap.File // of the sockets that we have made
@@ -59,8 +57,11 @@ type Daemon struct {
 	spaces    spaces
 	trace     trace
 	leftovers leftovers
+	untaken   untaken
 
-	registering sync.Mutex // held while a process is registered
+	registering userLocks // held while a process is registered, of who has registered it
+	reports     reports
+	answering   answering
 
 	mu      sync.Mutex
 	owners  map[string]*registered // by id
@@ -73,7 +74,7 @@ type Daemon struct {
 // Errors: *records.LockedError when another daemon has the runtime directory.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		o: o, log: o.Log, started: time.Now(), users: asuser.New(), root: -1,
+		o: o, log: o.Log, started: time.Now(), root: -1,
 		owners: map[string]*registered{}, byOwner: map[*watch.Owner]*registered{}, byUID: map[uint32]int{},
 	}
 	d.config.Store(&o.Config)
@@ -94,6 +95,7 @@ func (d *Daemon) open() (err error) {
 	if d.root, err = openRoot("/"); err != nil {
 		return err
 	}
+	d.untaken.open(d)
 	d.keeper = newKeeper(d)
 	if d.watcher, err = watch.New(watch.Options{
 		Log: d.log, Policy: watch.Policy{Decide: d.decide, Changed: d.keeper.changed},
@@ -108,7 +110,9 @@ func (d *Daemon) open() (err error) {
 		return err
 	}
 	d.leftovers.open(d)
-	d.restore()
+	if err := d.restore(); err != nil {
+		return err
+	}
 	d.spaces.d = d
 	d.spaces.set(d.o.Config.Bindspaces)
 	if err := d.watcher.TakeReports(d.receiver, d.openReported); err != nil {
@@ -117,6 +121,7 @@ func (d *Daemon) open() (err error) {
 	d.trace.set(d, d.o.Config.Trace)
 	d.keeper.start()
 	d.leftovers.start()
+	d.untaken.start()
 	return nil
 }
 
@@ -206,6 +211,7 @@ func (d *Daemon) Reload(c config.Config) {
 func (d *Daemon) Close() error {
 	d.metrics.close() // it asks the others
 	d.leftovers.close()
+	d.untaken.close()
 	d.trace.close()
 	if d.keeper != nil {
 		d.keeper.close() // before the end of the watcher, which ends all claims
@@ -229,7 +235,6 @@ func (d *Daemon) Close() error {
 	for _, r := range d.owners {
 		r.closeRoot()
 	}
-	d.users.Close()
 	if d.root >= 0 {
 		closeRoot(d.root)
 	}

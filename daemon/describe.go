@@ -3,7 +3,10 @@ package daemon
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
+	"iter"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,35 +17,43 @@ import (
 	"github.com/sockwatch/sockwatch/watch"
 )
 
-// listDrain is after how many owners the peer is waited for.
-const listDrain = 64
-
 func (d *control) serveList(_ context.Context, call *varlink.Call) error {
 	u, err := d.claimant(call.Peer)
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	owners := []client.Owner{}
-	sent := 0
-	for _, o := range d.watcher.Owners() {
-		owner, visible := d.describe(o, u)
-		if !visible {
-			continue
-		}
+	all := listing{items: []json.RawMessage{}}
+	for owner := range d.known(u) {
 		if !call.More {
-			owners = append(owners, owner)
+			if !all.add(owner) {
+				return d.refuse(call, limitReached(`bytes of a reply to List without "more": use "more"`, listingMost))
+			}
 			continue
 		}
 		if err := call.ReplyContinues(map[string]any{"owners": []client.Owner{owner}}); err != nil {
 			return err
 		}
-		if sent++; sent%listDrain == 0 {
-			if err := call.Drain(); err != nil {
-				return err
+		if err := call.Drain(); err != nil {
+			return err
+		}
+	}
+	return call.Reply(map[string]any{"owners": all.items})
+}
+
+// known gives the owners that a user may know of.
+func (d *Daemon) known(u asuser.User) iter.Seq[client.Owner] {
+	return func(yield func(client.Owner) bool) {
+		for _, o := range d.watcher.Owners() {
+			if owner, visible := d.describe(o, u); visible && !yield(owner) {
+				return
+			}
+		}
+		for _, e := range d.untaken.unwatched(u) {
+			if !yield(describeEntry(e)) {
+				return
 			}
 		}
 	}
-	return call.Reply(map[string]any{"owners": owners})
 }
 
 // visible tells whether a user may know of an owner: of the own processes, and of what he has registered.
@@ -81,6 +92,7 @@ func (d *Daemon) describe(o *watch.Owner, u asuser.User) (client.Owner, bool) {
 		}
 		owner.Claims = append(owner.Claims, claim)
 	}
+	owner.Claims = append(owner.Claims, describeUntaken(d.untaken.claims(id))...)
 	return owner, true
 }
 
@@ -101,6 +113,9 @@ func (d *control) serveStatus(_ context.Context, call *varlink.Call) error {
 			s.Claims += len(o.Claims())
 		}
 	}
+	processes, claims := d.untaken.count(u)
+	s.Owners += processes
+	s.Claims += claims
 	return call.Reply(s)
 }
 
@@ -117,13 +132,17 @@ func (d *control) serveHistory(_ context.Context, call *varlink.Call) error {
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	events := []client.Event{}
-	for _, e := range d.history.list(func(e watch.Event) bool {
+	events := d.history.list(func(e watch.Event) bool {
 		return (u.UID == 0 || e.UID == u.UID) && (q.Path == nil || e.Result.Path == *q.Path)
-	}) {
-		events = append(events, newEvent(e))
+	})
+	latest := listing{items: []json.RawMessage{}}
+	for _, e := range slices.Backward(events) {
+		if !latest.add(newEvent(e)) {
+			break
+		}
 	}
-	return call.Reply(map[string]any{"events": events})
+	slices.Reverse(latest.items)
+	return call.Reply(map[string]any{"events": latest.items})
 }
 
 func (d *control) serveMonitor(ctx context.Context, call *varlink.Call) error {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,11 +57,22 @@ func many(n int, format string) []string {
 // TestHostileSlow: those who are in the middle of a call, as many as one user may have, keep nobody.
 func TestHostileSlow(t *testing.T) {
 	p := hostilePlace(t)
-	own := startAttacker(t, as(hostile))
-	own.do("begin", p.control(), "64")
-	p.served()
-	p.wantRefused(own.do("say", p.control(), callOf(t, "Status", struct{}{})), "TooManyConnections", hostile)
-	own.kill()
+	for slow, tries := 0, 1; ; tries++ {
+		own := startAttacker(t, as(hostile))
+		_, err := own.try("begin", p.control(), "64")
+		if tries == 1 { // else those of the one before may still be there
+			must(t, err)
+		}
+		p.served()
+		reply := own.do("say", p.control(), callOf(t, "Status", struct{}{}))
+		own.kill()
+		sentAway := len(lines(p.logged(), "MessageTooSlow"))
+		if sentAway == slow || tries == 20 || strings.Contains(reply, "TooManyConnections") {
+			p.wantRefused(reply, "TooManyConnections", hostile)
+			break
+		}
+		slow = sentAway // the daemon's patience was at its end before all were there
+	}
 	p.served()
 	p.stop()
 }
@@ -69,6 +81,7 @@ func TestHostileSlow(t *testing.T) {
 func TestHostileConnections(t *testing.T) {
 	const each, processes = 2500, 4
 	p := hostilePlace(t)
+	began := time.Now()
 	total := map[string]int{}
 	for i := range processes {
 		own := startAttacker(t, as([]uint32{hostile, victim}[i%2]))
@@ -86,7 +99,8 @@ func TestHostileConnections(t *testing.T) {
 		t.Errorf("the daemon has %d descriptors", n)
 	}
 	for _, uid := range []int{hostile, victim} {
-		if n := len(lines(p.logged(), "a connection is refused", "TooManyConnections", fmt.Sprintf(`"uid":%d`, uid))); n == 0 || n > each {
+		n := len(lines(p.logged(), "a connection is refused", "TooManyConnections", fmt.Sprintf(`"uid":%d`, uid)))
+		if n == 0 || n > mostLogged(began) {
 			t.Errorf("%d of %d refusals of user %d are in the log", n, each*processes/2, uid)
 		}
 	}
@@ -94,10 +108,14 @@ func TestHostileConnections(t *testing.T) {
 	p.stop()
 }
 
+// mostLogged is how much the log may say of what one user was refused since then: see varlink.PerUser. A slow machine has time for more.
+func mostLogged(since time.Time) int { return 100 * (int(time.Since(since)/(10*time.Second)) + 2) }
+
 // TestHostileLog: who is refused without end does not fill the log, and cannot keep others out of it.
 func TestHostileLog(t *testing.T) {
 	const many = 3000
 	p := hostilePlace(t)
+	began := time.Now()
 	own, another := startAttacker(t, as(hostile)), startAttacker(t, as(victim))
 	own.do("dial", p.control())
 	for range many {
@@ -108,7 +126,7 @@ func TestHostileLog(t *testing.T) {
 	p.wantRefused(another.do("say", p.control(), callOf(t, "Watch", map[string]any{"process": own.pid()})), "NotPermitted", victim)
 	long := strings.Repeat("x", 60<<10)
 	p.wantRefused(another.do("say", p.control(), callOf(t, "Watch", map[string]any{"process": another.pid(), "paths": []string{long}})), "Invalid", victim)
-	if n := len(lines(p.logged(), "a request is refused", `"uid":1234`)); n == 0 || n > many/2 {
+	if n := len(lines(p.logged(), "a request is refused", `"uid":1234`)); n == 0 || n > mostLogged(began) {
 		t.Errorf("%d of %d refusals are in the log", n, many)
 	}
 	if strings.Contains(p.logged(), long) {
@@ -121,10 +139,13 @@ func TestHostileLog(t *testing.T) {
 // TestHostileFlood: who floods the notify socket loses reports, and nobody else does. The log says so, and does not grow with it.
 func TestHostileFlood(t *testing.T) {
 	p := hostilePlace(t)
+	began := time.Now()
 	victims := startPuppet(t, as(victim))
 	c := p.dial()
 	var floods []*puppetOf
-	for _, message := range []string{"BIND=" + p.path("secret/root"), "no report", "BIND=" + p.control() + "\nPID=1"} {
+	// More work than it is to send it: else a daemon on a single processor with them has always taken all before there is more.
+	long := strings.Repeat("BIND="+p.path("secret/root")+"\n", 50)
+	for _, message := range []string{long, "no report", "BIND=" + p.control() + "\nPID=1"} {
 		own := startAttacker(t, as(hostile))
 		own.do("flood", p.notify(), message)
 		floods = append(floods, own)
@@ -137,12 +158,7 @@ func TestHostileFlood(t *testing.T) {
 	for i := range 50 {
 		path := p.path(fmt.Sprint("open/", i))
 		victims.do("bind", path)
-		for { // the socket's own queue is shared: who finds it full says so, and has been told to try again
-			_, err := victims.try("bound", p.notify(), path)
-			if err == nil {
-				break
-			}
-		}
+		victims.do("bound", p.notify(), path)
 		c.claimed(victims.child.PID(), path)
 	}
 	p.served()
@@ -150,7 +166,7 @@ func TestHostileFlood(t *testing.T) {
 		own.do("flooded")
 	}
 	refused := len(lines(p.logged(), "a report is refused", `"uid":1234`))
-	if refused == 0 || refused > 5000 {
+	if most := 20 * (int(time.Since(began)/time.Second) + 2); refused == 0 || refused > most { // so many in a second: see watch
 		t.Errorf("%d reports are refused in the log", refused)
 	}
 	victims.kill()
@@ -191,13 +207,12 @@ func TestHostileDescriptors(t *testing.T) {
 		own.do("bound", p.notify(), dir+"/s")
 	}
 	p.served()
+	c := p.dial()
 	for _, what := range []string{"a request is refused", "a report is refused"} {
-		if len(lines(p.logged(), what, "LimitReached", `"uid":1234`)) == 0 {
-			t.Errorf("the log does not say that %s", what)
-		}
+		c.until("the log says that "+what, func() bool { return len(lines(p.logged(), what, "LimitReached", `"uid":1234`)) > 0 })
 	}
 	own.kill()
-	p.dial().until("it is gone", func() bool { _, there := p.dial().owner(own.child.PID()); return !there })
+	c.until("it is gone", func() bool { _, there := c.owner(own.child.PID()); return !there })
 	p.served()
 	p.stop()
 }
@@ -261,7 +276,7 @@ func (p *place) limit(n uint64) {
 	must(p.t, unix.Prlimit(p.child.PID(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}, nil))
 }
 
-func wantLimit(t *testing.T, err error) {
+func wantLimit(t testing.TB, err error) {
 	t.Helper()
 	if !errors.Is(err, client.ErrLimit) {
 		t.Error(err)

@@ -2,10 +2,12 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"strconv"
 	"sync"
 
 	"github.com/sockwatch/sockwatch/internal/records"
+	"github.com/sockwatch/sockwatch/internal/varlink"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/watch"
 )
@@ -20,6 +22,7 @@ type keeper struct {
 	dirty  map[*watch.Owner]struct{}
 	closed bool
 	done   sync.WaitGroup
+	said   varlink.PerUser // of records that could not be kept
 
 	writing sync.Mutex // a record is written by one at a time
 }
@@ -41,11 +44,13 @@ func (k *keeper) changed(o *watch.Owner) {
 func (k *keeper) start() { k.done.Go(k.run) }
 
 func (k *keeper) run() {
+	failed := map[*watch.Owner]struct{}{} // for want of descriptors, which the end of something may have given back
 	for {
 		k.mu.Lock()
 		for len(k.dirty) == 0 && !k.closed {
 			k.due.Wait()
 		}
+		maps.Copy(k.dirty, failed)
 		if k.closed {
 			k.mu.Unlock()
 			return
@@ -53,11 +58,26 @@ func (k *keeper) run() {
 		dirty := k.dirty
 		k.dirty = map[*watch.Owner]struct{}{}
 		k.mu.Unlock()
+		clear(failed)
 		for o := range dirty {
 			if err := k.keep(o); err != nil {
-				k.d.log.Error().Err(err).Stringer("process", o.Identity()).Msg("keep the record of an owner: its claims would be lost with the daemon")
+				k.tell(o, err)
+				if wanting(err) {
+					failed[o] = struct{}{}
+				}
 			}
 		}
+	}
+}
+
+// tell logs that a record could not be kept.
+func (k *keeper) tell(o *watch.Owner, err error) {
+	ok, leftOut := k.said.Say(o.UID())
+	if leftOut > 0 {
+		k.d.log.Error().Int("records", leftOut).Msg("more records could not be kept than the log is told of")
+	}
+	if ok {
+		k.d.log.Error().Err(err).Stringer("process", o.Identity()).Msg("keep the record of an owner: its claims would be lost with the daemon")
 	}
 }
 
@@ -81,7 +101,8 @@ func (k *keeper) close() {
 	}
 }
 
-// keep writes the record of an owner, or removes it when there is nothing left to do for it.
+// keep writes the record of an owner, or removes it when there is nothing left to do for it. What is still to be taken up of the
+// record that there was stays in it.
 func (k *keeper) keep(o *watch.Owner) error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
@@ -90,7 +111,9 @@ func (k *keeper) keep(o *watch.Owner) error {
 		return nil
 	}
 	name, reg := k.d.find(o)
-	if o.Ended() {
+	defer k.d.untaken.wake() // after the record: this may have been the end of something
+	left := k.d.untaken.claims(name)
+	if o.Ended() && len(left) == 0 {
 		k.d.forget(name, o)
 		return k.d.store.Delete(name)
 	}
@@ -116,6 +139,7 @@ func (k *keeper) keep(o *watch.Owner) error {
 		}
 		r.Claims = append(r.Claims, claim)
 	}
+	r.Claims = append(r.Claims, left...)
 	if reg == nil && len(r.Claims) == 0 {
 		return k.d.store.Delete(name)
 	}

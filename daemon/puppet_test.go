@@ -219,7 +219,11 @@ func (p *puppetState) obey(order string, args []string) (string, error) {
 		if err := os.Setenv(notify.Variable, args[0]); err != nil {
 			return "", err
 		}
-		return "", notify.Bound(args[1])
+		for { // the socket's own queue is shared: who finds it full says so, and has been told to try again
+			if err := notify.Bound(args[1]); !errors.Is(err, notify.ErrQueueFull) {
+				return "", err
+			}
+		}
 	case "swap": // has two names exchanged, over and over
 		p.swaps, p.swapped = make(chan struct{}), make(chan error, 1)
 		go p.swap(args[0], args[1])

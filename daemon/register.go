@@ -26,7 +26,7 @@ const (
 	mostConventions = 16
 )
 
-// register watches a process for a user, or adds to what there is.
+// register watches a process for a user, or adds to what there is, and keeps the record: all of it or nothing.
 func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, error) {
 	if err := checkRequest(u, q); err != nil {
 		return nil, err
@@ -62,13 +62,15 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		return nil, err
 	}
 	id := ownerID(identity, u)
-	d.registering.Lock() // two requests for one process make one owner
-	defer d.registering.Unlock()
+	defer d.registering.lock(u.UID)() // two requests for one process make one owner
 	if r := d.get(id, u); r != nil {
 		if !r.has(q) {
 			return nil, invalid(q.Process, errWatched)
 		}
-		return r, d.claimAll(r, q.Paths, p)
+		return r, d.orWithdrawn(r, func() ([]*watch.Claim, error) { return d.claimAll(r, q.Paths, p) })
+	}
+	if err := d.untaken.await(id, u); err != nil {
+		return nil, err
 	}
 	d.mu.Lock()
 	full := u.UID != 0 && d.byUID[u.UID] >= mostOwners
@@ -106,12 +108,34 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		err = nil
 	}
 	if err == nil {
-		err = d.claimAll(r, q.Paths, again)
+		_, err = d.claimAll(r, q.Paths, again)
 	}
-	if err != nil { // all of it or nothing
+	if err == nil {
+		err = d.keeper.keep(r.owner) // before the client is told that it is done
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.drop(r))
 	}
 	return r, nil
+}
+
+// orWithdrawn makes claims of an owner that is registered, and keeps its record. With an error none of them is there, but for those that
+// were: what is refused is not done after all, and what does not fit into the record would be lost with the daemon.
+func (d *Daemon) orWithdrawn(r *registered, claim func() ([]*watch.Claim, error)) error {
+	before := r.owner.Claims()
+	claims, err := claim()
+	if err == nil {
+		err = d.keeper.keep(r.owner)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, c := range claims {
+		if !slices.Contains(before, c) {
+			c.Release()
+		}
+	}
+	return err
 }
 
 var errWatched = errors.New("it is watched already, with another name, or without these bindspaces or conventions: unwatch it before")
@@ -157,7 +181,7 @@ func (d *Daemon) maySearch(r *registered, dir string) error {
 		return nil
 	}
 	var err error
-	denied := d.users.Do(r.claimant, func() {
+	denied := asuser.Do(r.claimant, func() {
 		var f *os.File
 		if f, err = os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0); err == nil { // and not read: it may be as long as he likes
 			err = f.Close()
@@ -174,35 +198,41 @@ func (d *Daemon) maySearch(r *registered, dir string) error {
 	return nil
 }
 
-// claimAll claims what the process holds now, and paths.
-func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) error {
+// claimAll claims what the process holds now, and paths. With an error it gives the claims that it had come to.
+func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) (claims []*watch.Claim, err error) {
 	if p != nil {
 		held, err := reap.Held(p, r.bindspaces...)
 		if err != nil && !errors.Is(err, pidfd.ErrExited) {
 			d.log.Info().Err(err).Str("owner", r.id).Msg("look at what a process holds")
 		}
 		for i, f := range held {
-			if err := d.claimHeld(r, f); err != nil {
+			c, err := d.claimHeld(r, f)
+			if err != nil {
 				for _, rest := range held[i+1:] {
 					_ = rest.Close()
 				}
-				return err
+				return claims, err
+			}
+			if c != nil {
+				claims = append(claims, c)
 			}
 		}
 	}
 	for _, path := range paths {
-		if err := d.claimPath(r, path); err != nil {
-			return err
+		c, err := d.claimPath(r, path)
+		if err != nil {
+			return claims, err
 		}
+		claims = append(claims, c)
 	}
-	return nil
+	return claims, nil
 }
 
-// claimHeld claims a file that the process has open, if the claimant may reach it. An error is that there is no room.
-func (d *Daemon) claimHeld(r *registered, held *reap.File) error {
+// claimHeld claims a file that the process has open, if the claimant may reach it; else the claim is nil. An error is that there is no room.
+func (d *Daemon) claimHeld(r *registered, held *reap.File) (*watch.Claim, error) {
 	defer held.Close()
 	if err := d.roomForClaim(r); err != nil {
-		return err
+		return nil, err
 	}
 	path := held.Path()
 	if r.ownRoot { // as the process sees it
@@ -215,48 +245,50 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) error {
 	f, err := d.openAs(r.claimant, r.root, path)
 	if err != nil {
 		d.log.Info().Err(err).Str("owner", r.id).Msg("a sock-file that a process holds is not claimed")
-		return nil
+		return nil, nil
 	}
 	if f.ID() != held.ID() {
 		_ = f.Close()
-		return nil
+		return nil, nil
 	}
 	if held.SeenAlive() {
 		f.RememberAlive()
 	}
-	if _, err := r.owner.ClaimFile(f, watch.SourceSnapshot); err != nil {
+	c, err := r.owner.ClaimFile(f, watch.SourceSnapshot)
+	if err != nil {
 		_ = f.Close()
+		return nil, nil
 	}
-	return nil
+	return c, nil
 }
 
 // claimPath claims a path, whose file may be still to come; one that is there must be the claimant's.
-func (d *Daemon) claimPath(r *registered, path string) error {
+func (d *Daemon) claimPath(r *registered, path string) (*watch.Claim, error) {
 	if err := d.roomForClaim(r); err != nil {
-		return err
+		return nil, err
 	}
 	if len(path) >= unix.PathMax {
-		return invalid(path, unix.ENAMETOOLONG)
+		return nil, invalid(path, unix.ENAMETOOLONG)
 	}
 	f, err := d.openAs(r.claimant, r.root, path)
 	switch {
 	case err == nil:
 		_ = f.Close()
 	case errors.Is(err, fs.ErrPermission):
-		return notPermitted(path, err.Error())
+		return nil, notPermitted(path, err.Error())
 	case errors.Is(err, reap.ErrNotSocket), errors.Is(err, fs.ErrInvalid), errors.Is(err, unix.ENAMETOOLONG):
-		return invalid(path, err)
+		return nil, invalid(path, err)
 	case !errors.Is(err, fs.ErrNotExist):
-		return err
+		return nil, err
 	}
-	_, err = r.owner.Claim(path, watch.SourceExplicit)
-	return err
+	return r.owner.Claim(path, watch.SourceExplicit)
 }
 
 // drop ends the watching of what was registered, and its record.
 func (d *Daemon) drop(r *registered) error {
 	d.keeper.writing.Lock() // a record that is being written is there before it is removed
 	defer d.keeper.writing.Unlock()
+	d.untaken.drop(r.id)
 	_ = r.owner.Release()
 	d.forget(r.id, r.owner)
 	return d.store.Delete(r.id)

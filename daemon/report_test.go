@@ -26,11 +26,7 @@ func TestReport(t *testing.T) {
 			t.Errorf("%+v", owner)
 		}
 		if name == "killed" {
-			c.until("there is a record", func() bool {
-				records, err := filepath.Glob(filepath.Join(p.dir, "owners", "*"+o.pid()+"*.json"))
-				must(t, err)
-				return len(records) == 1
-			})
+			c.recorded(p, o, path)
 			p.child.Kill()
 			o.kill()
 			p.start()

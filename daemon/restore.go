@@ -17,39 +17,86 @@ import (
 // restore takes up the records of the daemon before. Nothing may be found or reported before that is done: a process whose record is still
 // to come would be an owner twice, and each would write its record over the other's. For the same reason those that were found
 // come first: registered ones have bindspaces, in which more is found.
-func (d *Daemon) restore() {
-	var registered []records.Entry
+//
+// All are read before the first one is taken up, which costs descriptors. An error is that there are none even for that: whoever went on
+// would write over records that he does not know.
+func (d *Daemon) restore() error {
+	var found, registered []records.Entry
 	for entry, err := range d.store.All() {
-		if errors.Is(err, records.ErrOtherBoot) {
+		switch {
+		case exhausted(err):
+			return err
+		case errors.Is(err, records.ErrOtherBoot):
 			d.log.Debug().Err(err).Msg("a record of an earlier boot")
-			continue
+		case err != nil:
+			d.log.Warn().Err(err).Msg("a record is not taken up")
+		case entry.Claimant != nil:
+			registered = append(registered, entry)
+		default:
+			found = append(found, entry)
+		}
+	}
+	for _, entry := range append(found, registered...) {
+		u := claimantOf(entry.Record)
+		for _, dir := range entry.Bindspaces {
+			d.leftovers.in(dir, u)
+		}
+		for _, c := range entry.Claims {
+			if c.Root == "" {
+				d.leftovers.in(parent(c.Path), u)
+			}
+		}
+		rest := &remainder{Entry: entry}
+		if err := d.takeUp(rest); wanting(err) {
+			d.untaken.add(rest, err)
+		} else if err != nil {
+			d.notTaken(entry.ID, err)
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) notTaken(id string, err error) {
+	d.log.Error().Err(err).Str("owner", id).Msg("take up a record; it is kept for the next start")
+}
+
+// claimantOf is with whose rights the files of a record are opened and removed.
+func claimantOf(rec records.Record) asuser.User {
+	if rec.Claimant != nil {
+		return *rec.Claimant
+	}
+	return userOf(rec.UID)
+}
+
+// takeUp takes up what is left of a record. It stops at what there are no descriptors for: wanting tells.
+func (d *Daemon) takeUp(rest *remainder) error {
+	if rest.r == nil {
+		if err := d.takeUpOwner(rest); err != nil {
+			return err
+		}
+	}
+	for len(rest.Claims) > 0 {
+		c := rest.Claims[0]
+		err := d.reserve()
+		if err == nil {
+			err = rest.r.restoreClaim(d, c, rest.UID, hasExited(rest.r.owner))
+		}
+		if wanting(err) {
+			return err
 		}
 		if err != nil {
-			d.log.Warn().Err(err).Msg("a record is not taken up")
-			continue
+			d.log.Warn().Err(err).Str("path", c.Path).Msg("take up a claim")
 		}
-		if entry.Claimant != nil {
-			registered = append(registered, entry)
-			continue
-		}
-		d.restoreEntry(entry)
+		d.untaken.took(rest)
+		d.keeper.changed(rest.r.owner) // its record may have the claim twice
 	}
-	for _, entry := range registered {
-		d.restoreEntry(entry)
-	}
+	return nil
 }
 
-func (d *Daemon) restoreEntry(e records.Entry) {
-	if err := d.restoreOne(e.ID, e.Record); err != nil {
-		d.log.Error().Err(err).Str("owner", e.ID).Msg("take up a record; it is kept for the next start")
-	}
-}
-
-func (d *Daemon) restoreOne(id string, rec records.Record) error {
-	r := &registered{id: id, claimant: userOf(rec.UID), name: rec.Name, bindspaces: rec.Bindspaces, root: d.root}
-	if rec.Claimant != nil {
-		r.claimant = *rec.Claimant
-	}
+// takeUpOwner has the process of a record watched.
+func (d *Daemon) takeUpOwner(rest *remainder) error {
+	rec := rest.Record
+	r := &registered{id: rest.ID, claimant: claimantOf(rec), name: rec.Name, bindspaces: rec.Bindspaces, root: d.root}
 	for _, text := range rec.Conventions {
 		c, err := reap.ParseConvention(text)
 		if err != nil {
@@ -57,12 +104,23 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 		}
 		r.conventions = append(r.conventions, c)
 	}
+	if err := d.reserve(); err != nil {
+		return err
+	}
 	p, err := rec.Process.Open()
 	dead := errors.Is(err, pidfd.ErrExited)
 	if err != nil && !dead {
 		return err
 	}
-	if !dead {
+	if r.owner = d.foundMeanwhile(rest); r.owner != nil {
+		if p != nil {
+			_ = p.Close()
+		}
+	} else if dead {
+		if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, r.options(d)); err != nil {
+			return err
+		}
+	} else {
 		if r.root, r.ownRoot, err = d.rootOf(p); errors.Is(err, pidfd.ErrExited) {
 			r.root, err = d.root, nil
 		}
@@ -70,28 +128,42 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 			r.owner, err = d.watcher.Add(p, r.options(d))
 		}
 		if err != nil {
+			r.closeRoot()
 			_ = p.Close()
 			return err
 		}
-	} else if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, r.options(d)); err != nil {
-		return err
 	}
 	if rec.Claimant != nil {
 		d.mu.Lock()
-		d.owners[id], d.byOwner[r.owner] = r, r
+		d.owners[rest.ID], d.byOwner[r.owner] = r, r
 		d.byUID[r.claimant.UID]++
 		d.mu.Unlock()
 	}
-	for _, c := range rec.Claims {
-		if err := r.restoreClaim(d, c, dead); err != nil {
-			d.log.Warn().Err(err).Str("path", c.Path).Msg("take up a claim")
-		}
-		if c.Root == "" {
-			d.leftovers.in(parent(c.Path), r.claimant)
-		}
+	d.untaken.watched(rest, r)
+	return nil
+}
+
+func hasExited(o *watch.Owner) bool {
+	select {
+	case <-o.Exited():
+		return true
+	default:
+		return false
 	}
-	for _, dir := range r.bindspaces {
-		d.leftovers.in(dir, r.claimant)
+}
+
+// foundMeanwhile is the owner of a record of what was found, if the process was found once more before the record could be taken up.
+func (d *Daemon) foundMeanwhile(rest *remainder) *watch.Owner {
+	if rest.Claimant != nil || !d.untaken.has(rest.ID) {
+		return nil
+	}
+	for _, o := range d.watcher.Owners() {
+		if o.Identity() != rest.Process || o.Ended() {
+			continue
+		}
+		if id, _ := d.find(o); id == rest.ID {
+			return o
+		}
 	}
 	return nil
 }
@@ -99,20 +171,20 @@ func (d *Daemon) restoreOne(id string, rec records.Record) error {
 var errOtherWay = errors.New("it was below a root directory that went with its process")
 
 // restoreClaim takes up a claim: the file, whatever its name is by now; and the name, for what the owner binds there next or, with
-// the daemon away, has bound.
-func (r *registered) restoreClaim(d *Daemon, c records.Claim, dead bool) error {
+// the daemon away, has bound. uid is the owner's.
+func (r *registered) restoreClaim(d *Daemon, c records.Claim, uid uint32, dead bool) error {
 	var source watch.Source
 	if err := source.UnmarshalText([]byte(c.Source)); err != nil {
 		return err
 	}
-	if dead && c.Root != "" {
+	if dead && c.Root != "" && !r.ownRoot {
 		return errOtherWay
 	}
 	var f *reap.File
 	at := absent
 	if c.File != "" {
 		var err error
-		if f, at, err = r.recall(d, c); err != nil {
+		if f, at, err = r.recall(d, c, uid); err != nil {
 			return err
 		}
 	}
@@ -152,12 +224,16 @@ const (
 
 // recall finds the file of a claim. It may have another name, or none any more; one that lives under the private name that it had when
 // the daemon was killed gets its own back. It is nil when its directory is gone.
-func (r *registered) recall(d *Daemon, c records.Claim) (*reap.File, at, error) {
-	f, name, err := r.recallName(d, c)
+func (r *registered) recall(d *Daemon, c records.Claim, uid uint32) (*reap.File, at, error) {
+	f, name, err := r.recallName(d, c, uid)
 	if err != nil || f == nil || name != absent {
 		return f, name, err
 	}
 	unhidden, err := f.Unhide()
+	if wanting(err) {
+		_ = f.Close()
+		return nil, name, err
+	}
 	if err != nil {
 		d.log.Warn().Err(err).Str("path", c.Path).Msg("look for a file under a private name")
 	}
@@ -166,10 +242,10 @@ func (r *registered) recall(d *Daemon, c records.Claim) (*reap.File, at, error) 
 	}
 	d.log.Info().Str("path", c.Path).Msg("a live file has its name back")
 	_ = f.Close()
-	return r.recallName(d, c)
+	return r.recallName(d, c, uid)
 }
 
-func (r *registered) recallName(d *Daemon, c records.Claim) (f *reap.File, name at, err error) {
+func (r *registered) recallName(d *Daemon, c records.Claim, uid uint32) (f *reap.File, name at, err error) {
 	f, err = d.openAs(r.claimant, r.root, c.Path)
 	switch {
 	case err == nil && f.ID().String() == c.File:
@@ -189,9 +265,13 @@ func (r *registered) recallName(d *Daemon, c records.Claim) (f *reap.File, name 
 	}
 	f, err = reap.RecallAs(d.as(r.claimant), r.root, c.Path, id)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+		return nil, name, nil
 	}
-	return f, name, err
+	if err != nil {
+		return nil, name, err
+	}
+	f.RememberUID(uid) // rules may ask for it
+	return f, name, nil
 }
 
 func closeFile(f *reap.File) {

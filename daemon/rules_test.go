@@ -3,9 +3,11 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/watch"
 )
 
 // TestRules: the first one that matches beats what a client asks for.
@@ -139,6 +141,9 @@ func TestBindspaces(t *testing.T) {
 
 	// Without it in the configuration nobody looks there.
 	d.Reload(p.config(fmt.Sprintf("[[bindspace]]\npath = %q\n", space)))
+	c.until("it is not watched any more", func() bool {
+		return len(slices.DeleteFunc(d.watcher.Owners(), func(o *watch.Owner) bool { return o.Identity().PID != 0 })) == 1
+	})
 	o = startPuppet(t)
 	o.do("bind", p.path("later/s"))
 	o.do("bind", p.path("space/s"))
@@ -157,13 +162,14 @@ func TestBindspaceKilled(t *testing.T) {
 	o, lives, fresh := startPuppet(t), startPuppet(t), startPuppet(t)
 	o.do("bind", p.path("space/s"))
 	lives.do("bind", p.path("space/lives"))
-	p.dial().claimed(o.child.PID(), p.path("space/s"))
-	p.dial().claimed(lives.child.PID(), p.path("space/lives"))
+	c := p.dial()
+	c.recorded(p, o, p.path("space/s"))
+	c.recorded(p, lives, p.path("space/lives"))
 	p.child.Kill()
 	fresh.do("bind", p.path("space/new")) // while nobody looks
 	o.kill()
 	p.start()
-	c := p.dial()
+	c = p.dial()
 	c.gone(p.path("space/s"))
 	c.claimed(fresh.child.PID(), p.path("space/new"))
 	lives.answers(p.path("space/lives"))

@@ -28,16 +28,9 @@ func (d *Daemon) room(u asuser.User) error {
 	if u.UID == uint32(os.Geteuid()) || u.UID == 0 {
 		return nil
 	}
-	limit, _, err := sys.MaxDescriptors()
-	if err != nil {
+	switch taken, limit, err := d.descriptors(); {
+	case err != nil:
 		return err
-	}
-	next, err := sys.Duplicate(d.root) // the lowest number that is free, dup(2): about as many are taken
-	if err != nil {
-		return err
-	}
-	_ = sys.Close(next)
-	switch taken := uint64(next); {
 	case taken < limit/2:
 		return nil
 	case taken >= limit-limit/shares:
@@ -46,6 +39,19 @@ func (d *Daemon) room(u asuser.User) error {
 		return limitReached("descriptors of the daemon for a user", int(limit/shares))
 	}
 	return nil
+}
+
+// descriptors are about how many are taken, and the limit.
+func (d *Daemon) descriptors() (taken, limit uint64, err error) {
+	if limit, _, err = sys.MaxDescriptors(); err != nil {
+		return 0, 0, err
+	}
+	next, err := sys.Duplicate(d.root) // the lowest number that is free, dup(2): about as many are taken
+	if err != nil {
+		return 0, limit, err
+	}
+	_ = sys.Close(next)
+	return uint64(next), limit, nil
 }
 
 // cost is about how many descriptors a user's processes and claims take.

@@ -1,12 +1,16 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,6 +69,30 @@ func (p *place) records() []string {
 	files, err := filepath.Glob(filepath.Join(p.dir, "owners", "*.json*"))
 	must(p.t, err)
 	return files
+}
+
+// recordsOf are the records of a process that there are by now. Not any file that has the number in its name: an inode may have it.
+func (p *place) recordsOf(o *puppetOf) []string {
+	p.t.Helper()
+	files, err := filepath.Glob(filepath.Join(p.dir, "owners", o.pid()+"-*.json"))
+	must(p.t, err)
+	return files
+}
+
+// recorded waits until a process has a record in which the path is. What the daemon finds out by itself it tells before it has kept it.
+func (c *caller) recorded(p *place, o *puppetOf, path string) {
+	c.t.Helper()
+	text, err := json.Marshal(path)
+	must(c.t, err)
+	c.until("the record of "+path, func() bool {
+		return slices.ContainsFunc(p.recordsOf(o), func(file string) bool {
+			b, err := os.ReadFile(file)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				c.t.Fatal(err)
+			}
+			return bytes.Contains(b, text)
+		})
+	})
 }
 
 // noRecords waits until the daemon has nothing left to do for anybody.
@@ -166,9 +194,9 @@ func TestDamagedRecord(t *testing.T) {
 		owners = append(owners, o)
 	}
 	p.child.Kill()
-	files, err := filepath.Glob(filepath.Join(p.dir, "owners", "*"+owners[1].pid()+"*.json"))
-	if err != nil || len(files) != 1 {
-		t.Fatal(files, err)
+	files := p.recordsOf(owners[1])
+	if len(files) != 1 {
+		t.Fatal(files)
 	}
 	b, err := os.ReadFile(files[0])
 	must(t, err)

@@ -79,7 +79,7 @@ func (d *Daemon) as(u asuser.User) func(f func()) error {
 	if u.UID == 0 || os.Geteuid() != 0 {
 		return nil
 	}
-	return func(f func()) error { return d.users.Do(u, f) }
+	return func(f func()) error { return asuser.Do(u, f) }
 }
 
 // openAs opens a sock-file with a user's rights, below a root directory, for it to be removed with these.
@@ -96,24 +96,6 @@ func (d *Daemon) openAs(u asuser.User, root int, path string) (*reap.File, error
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotOwn}
 	}
 	return f, nil
-}
-
-// openReported opens what a process has reported, with its own rights.
-func (d *Daemon) openReported(s watch.Sender, root, path string) (*reap.File, error) {
-	u := asuser.User{UID: s.UID, GID: s.GID}
-	if err := d.room(u); err != nil {
-		return nil, err
-	}
-	u.Groups = groupsOf(s)
-	fd := d.root
-	if root != "/" {
-		var err error
-		if fd, err = openRoot(root); err != nil {
-			return nil, err
-		}
-		defer closeRoot(fd)
-	}
-	return d.openAs(u, fd, path)
 }
 
 // groupsOf are the supplementary groups of who has sent a report: none when it is gone, whoever may have its number now. A zombie

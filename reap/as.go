@@ -6,6 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// UseRightsOf has f removed with the rights that other was opened with: for one sock-file that is opened again by another name. Not for
+// use beside any other method of f.
+func (f *File) UseRightsOf(other *File) { f.as = other.as }
+
 // barrier is the directory's.
 func (o RemoveOptions) barrier(d *dir) error {
 	if o.As == nil {

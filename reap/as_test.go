@@ -24,9 +24,7 @@ import (
 func asUser(t testing.TB, groups ...uint32) func(f func()) error {
 	t.Helper()
 	testutil.Require(t, testutil.Root)
-	r := asuser.New()
-	t.Cleanup(r.Close)
-	return func(f func()) error { return r.Do(asuser.User{UID: nobody, GID: nobody, Groups: groups}, f) }
+	return func(f func()) error { return asuser.Do(asuser.User{UID: nobody, GID: nobody, Groups: groups}, f) }
 }
 
 // asThread gives an As that has one other thread of the same user do it.
@@ -495,7 +493,7 @@ func TestRemoveAsDirectoryChanges(t *testing.T) {
 	wantNames(t, dir)
 }
 
-// BenchmarkRemoveAs is BenchmarkRemove by another user's thread.
+// BenchmarkRemoveAs is BenchmarkRemove with another user's rights.
 func BenchmarkRemoveAs(b *testing.B) {
 	as := asUser(b)
 	// Of mode 0 it is the process that probes last.

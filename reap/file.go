@@ -134,6 +134,9 @@ func (f *File) SeenAlive() bool { return f.alive.Load() }
 // RememberAlive says that SeenAlive was true of this inode before, in an earlier run of the program and through the same view.
 func (f *File) RememberAlive() { f.alive.Store(true) }
 
+// RememberUID says what UID was before, in an earlier run of the program, for a File of RecallAs. It is for who has just made the File.
+func (f *File) RememberUID(uid uint32) { f.uid = uid }
+
 // Born is when the sock-file was made, as finely as the filesystem keeps it: statx(2). errors.ErrUnsupported where it does not;
 // an error, too, when another file has the name.
 func (f *File) Born() (time.Time, error) {

@@ -52,7 +52,7 @@ func OpenAs(as func(f func()) error, root int, path string) (*File, error) {
 }
 
 // RecallAs is OpenAs for a file of which the identity was kept, and that need not have its name any more: Remove finds it under another one
-// in the same directory. The directory must be there, and the ID be stable. UID is not known, and 0.
+// in the same directory. The directory must be there, and the ID be stable. UID is not known, and 0: see File.RememberUID.
 func RecallAs(as func(f func()) error, root int, path string, id ID) (*File, error) {
 	parent, _, err := split(path)
 	if err == nil && (!id.Stable() || !strings.HasPrefix(path, "/")) {

@@ -438,7 +438,7 @@ func (c *Claim) discard() {
 	c.unwatch()
 	w.holders.drop(c)
 	w.retries.remove(c)
-	delete(w.unseen, c)
+	w.unseen.remove(c)
 	if c.state == withdrawn && c.owner.phase != finished {
 		c.owner.remove(c)
 	}

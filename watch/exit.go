@@ -132,7 +132,7 @@ func (o *Owner) ended() {
 	}
 	w.mu.Unlock()
 	w.settle(o, left, o.exitAt)
-	w.retryUnseen()
+	w.retryUnseen(o)
 }
 
 // settle tries to remove claims of an owner that died at the given time.

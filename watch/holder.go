@@ -171,9 +171,9 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 		w.keep(c, kept)
 		return
 	}
-	delete(w.unseen, c)
 	w.outcome(c, kept, now())
 	w.mu.Lock()
+	w.unseen.remove(c)
 	w.settledIfDone(c.owner)
 	w.mu.Unlock()
 }
@@ -219,7 +219,9 @@ func (h *holder) ready(bool) {
 	for _, c := range claims {
 		h.w.settle(c.owner, []*Claim{c}, at)
 	}
-	h.w.retryUnseen()
+	if len(claims) > 0 {
+		h.w.retryUnseen(claims[0].owner)
+	}
 }
 
 // drop ends the responsibility of all holders for a claim, and gives up those that have no other. The caller holds w.mu.

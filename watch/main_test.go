@@ -220,8 +220,8 @@ func (w *watched) idle() {
 		if n := len(w.retries); n > 0 || w.retries.timeout() != -1 {
 			w.t.Errorf("%d claims wait for a timer", n)
 		}
-		if len(w.unseen) > 0 {
-			w.t.Errorf("%d claims wait for a later exit", len(w.unseen))
+		if n := len(w.unseen.all()); n > 0 {
+			w.t.Errorf("%d claims wait for a later exit", n)
 		}
 	})
 }

@@ -149,6 +149,7 @@ func (w *Watcher) alsoNamed(c *Claim, s *sighting) {
 		s.close()
 		return
 	}
+	s.file.UseRightsOf(c.file) // another name lends it no other rights
 	c.rename(s.file, s.place)
 }
 

@@ -128,16 +128,24 @@ func (w *Watcher) keep(c *Claim, r reap.Result) {
 		c.state = ended
 		c.discard()
 	} else if c.state == armed {
-		w.unseen[c] = struct{}{}
+		w.unseen.add(c)
 		w.retries.push(c)
 	}
 	w.settledIfDone(c.owner)
 	w.mu.Unlock()
 }
 
-// retryUnseen looks again, after an exit, at what nobody visible holds: it may have been that process.
-func (w *Watcher) retryUnseen() {
-	for c := range w.unseen {
+// retryUnseen looks again, after the exit of an owner or of who held the sockets of one, at what nobody visible holds: it may have been
+// that process.
+func (w *Watcher) retryUnseen(o *Owner) {
+	w.mu.Lock()
+	due := w.unseen.due(o)
+	w.mu.Unlock()
+	w.retryAll(due)
+}
+
+func (w *Watcher) retryAll(claims []*Claim) {
+	for _, c := range claims {
 		r, done := w.attempt(c)
 		if r.Outcome != reap.OutcomeAlive && !transient(r) {
 			w.conclude(c, r, c.later.since, done)

@@ -137,7 +137,7 @@ func (w *Watcher) rootOf(p *pidfd.Process, id pidfd.Identity, owners []*Owner) (
 		}
 	}
 	for _, o := range owners {
-		if o.everyone {
+		if o.everyone && !o.released {
 			return o, false, nil
 		}
 	}
@@ -218,7 +218,7 @@ func (w *Watcher) tellSettled() {
 	if len(w.settling) == 0 || !w.quiet() {
 		return
 	}
-	w.retryUnseen() // who was about to end as it was looked for, and is watched by nobody, may have ended
+	w.retryAll(w.unseen.all()) // who was about to end as it was looked for, and is watched by nobody, may have ended
 	for _, done := range w.settling {
 		close(done)
 	}

@@ -299,3 +299,29 @@ func TestTreeResults(t *testing.T) {
 		wantResults(t, root, nil)
 	})
 }
+
+// TestReleasedBindspace: what is bound in a bindspace of everybody's that was just given up is nobody's, also before the loop has answered.
+func TestReleasedBindspace(t *testing.T) {
+	eachWay(t, func(t *testing.T, options Options) {
+		w, dir := newWatched(t, options), testutil.TempDir(t)
+		space, err := w.AddBindspace(dir, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.settleLoop()
+		p := startPuppet(t)
+		w.onLoop(func() {
+			_ = space.Release()
+			p.do("bind", dir+"/a")
+			w.catchUp() // here, the loop cannot have answered the release
+		})
+		w.settleLoop()
+		w.empty()
+		if claims := about(w.drain(), KindClaimed, dir+"/a"); len(claims) > 0 {
+			t.Errorf("claimed: %s", describe(claims))
+		}
+		p.child.Kill()
+		w.settleLoop()
+		wantKept(t, dir+"/a")
+	})
+}

@@ -583,8 +583,8 @@ func limitedProcess() {
 	gone(known)
 	gone(told)
 	w.post(func() {
-		if len(w.retries)+len(w.unseen) > 0 {
-			fmt.Println("left to be tried again:", len(w.retries), len(w.unseen))
+		if len(w.retries)+w.unseen.len() > 0 {
+			fmt.Println("left to be tried again:", len(w.retries), len(w.unseen.all()))
 		}
 	})
 }

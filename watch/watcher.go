@@ -66,8 +66,8 @@ type Watcher struct {
 	// The rest belongs to the loop alone.
 	retries  retryQueue
 	holders  holders
-	unseen   map[*Claim]struct{} // alive, and nobody visible holds it
-	settling []chan struct{}     // to be closed once all is settled that can be
+	unseen   unseen
+	settling []chan struct{} // to be closed once all is settled that can be
 }
 
 // target is what epoll reports about.
@@ -92,7 +92,6 @@ func New(o Options) (*Watcher, error) {
 		targets: map[uint64]target{},
 		owners:  map[*Owner]struct{}{},
 		subs:    map[*Subscription]struct{}{},
-		unseen:  map[*Claim]struct{}{},
 		byPID:   map[int]*Owner{},
 		files:   map[reap.ID]*Claim{},
 		places:  map[*bindspace.Dir]*place{},

@@ -6,4 +6,10 @@ import (
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
-func TestMain(m *testing.M) { testutil.Main(m) }
+func TestMain(m *testing.M) {
+	testutil.Main(m, testutil.Helpers{
+		"credentials":  sayCredentials,
+		"first thread": onFirstThread,
+		"no way back":  loseAll,
+	})
+}

@@ -23,29 +23,44 @@ func SetThreadGroups(groups []uint32) error {
 
 // ThreadGroups reads the supplementary groups, which the kernel keeps in ascending order: getgroups(2).
 func ThreadGroups() ([]uint32, error) {
-	gids, err := unix.Getgroups()
-	groups := make([]uint32, len(gids))
-	for i, gid := range gids {
-		groups[i] = uint32(gid)
+	const few, most = 32, 65536 // NGROUPS_MAX of linux/limits.h
+	for size := few; ; size = most {
+		groups := make([]uint32, size)
+		n, _, errno := unix.RawSyscall(unix.SYS_GETGROUPS, uintptr(size), uintptr(unsafe.Pointer(&groups[0])), 0)
+		switch {
+		case errno == unix.EINVAL && size < most:
+			continue
+		case errno != 0:
+			return nil, wrap("getgroups", errno)
+		}
+		return groups[:n], nil
 	}
-	return groups, wrap("getgroups", err)
 }
 
 // SetThreadFSGID gives the thread the group that its accesses to files are made with: setfsgid(2). The kernel does not tell that
-// it refused, so the group is read back: EPERM where it is another. It needs CAP_SETGID.
+// it refused, so the group is read back: EPERM where it is another. It needs CAP_SETGID, but for a group that is the real,
+// effective or saved one.
 func SetThreadFSGID(gid uint32) error {
 	if _, err := unix.SetfsgidRetGid(int(gid)); err != nil {
 		return wrap("setfsgid", err) // by a seccomp filter
 	}
-	now, err := unix.SetfsgidRetGid(-1)
-	if err == nil && uint32(now) != gid {
-		err = fmt.Errorf("%w: the group is %d", unix.EPERM, now)
+	now, err := FSGID()
+	if err == nil && now != gid {
+		return wrap("setfsgid", fmt.Errorf("%w: the group is %d", unix.EPERM, now))
 	}
-	return wrap("setfsgid", err)
+	return err
+}
+
+// FSGID is the group that the kernel takes the calling thread for where files are concerned, as FSUID is the user: setfsgid(2).
+func FSGID() (uint32, error) {
+	gid, err := unix.SetfsgidRetGid(-1)
+	return uint32(gid), wrap("setfsgid", err)
 }
 
 // SetThreadFSUID gives the thread the user that its accesses to files are made with, as SetThreadFSGID does the group: setfsuid(2).
-// It needs CAP_SETUID. Signals and ptrace(2) go by the other ids of the thread, so it is not at that user's mercy.
+// Signals and ptrace(2) go by the other ids of the thread, so it is not at that user's mercy. It needs CAP_SETUID, but for a user that
+// is the real, effective or saved one. From 0 to another one, CAP_FOWNER and its like leave the effective set, and come back
+// from the permitted one with 0: capabilities(7).
 func SetThreadFSUID(uid uint32) error {
 	if _, err := unix.SetfsuidRetUid(int(uid)); err != nil {
 		return wrap("setfsuid", err)
@@ -57,20 +72,47 @@ func SetThreadFSUID(uid uint32) error {
 	return err
 }
 
-// DropThreadCapabilities empties the effective, permitted, inheritable and ambient sets of the thread, for good, and reads them
-// back: capset(2), prctl(2), capabilities(7).
-func DropThreadCapabilities() error {
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return wrap("prctl PR_CAP_AMBIENT", err)
-	}
+// Capabilities are three of a thread's sets: capabilities(7). The bits are numbered as in linux/capability.h.
+type Capabilities struct{ Effective, Permitted, Inheritable uint64 }
+
+// ThreadCapabilities reads the thread's: capget(2).
+func ThreadCapabilities() (Capabilities, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none, left [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	var d [2]unix.CapUserData
+	err := capabilities(unix.SYS_CAPGET, &header, &d[0])
+	both := func(low, high uint32) uint64 { return uint64(high)<<32 | uint64(low) }
+	return Capabilities{
+		Effective:   both(d[0].Effective, d[1].Effective),
+		Permitted:   both(d[0].Permitted, d[1].Permitted),
+		Inheritable: both(d[0].Inheritable, d[1].Inheritable),
+	}, wrap("capget", err)
+}
+
+// capabilities is one of the two calls, which never block: nobody is to be given the processor meanwhile.
+func capabilities(trap uintptr, header *unix.CapUserHeader, d *unix.CapUserData) error {
+	if _, _, errno := unix.RawSyscall(trap, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(d)), 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// SetThreadCapabilities gives the thread these and reads them back: capset(2). What is permitted can be made effective at any time, and
+// is lost for good when it is no longer permitted.
+func SetThreadCapabilities(c Capabilities) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var d [2]unix.CapUserData
+	for i := range d {
+		shift := 32 * i
+		d[i] = unix.CapUserData{
+			Effective: uint32(c.Effective >> shift), Permitted: uint32(c.Permitted >> shift), Inheritable: uint32(c.Inheritable >> shift),
+		}
+	}
+	if err := capabilities(unix.SYS_CAPSET, &header, &d[0]); err != nil {
 		return wrap("capset", err)
 	}
-	err := unix.Capget(&header, &left[0])
-	if err == nil && left != none {
-		err = fmt.Errorf("%w: capabilities are left", unix.EPERM)
+	now, err := ThreadCapabilities()
+	if err == nil && now != c {
+		err = wrap("capset", fmt.Errorf("%w: the capabilities are %x", unix.EPERM, now))
 	}
-	return wrap("capget", err)
+	return err
 }

@@ -34,7 +34,15 @@ func TestThreadCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	onOwnThread(func() {
-		for _, groups := range [][]uint32{{30, 10, 20}, {}, {4_000_000_000}} {
+		own, err := ThreadCapabilities()
+		if err != nil {
+			t.Error(err)
+		}
+		many := make([]uint32, 65536)
+		for i := range many {
+			many[i] = uint32(i)
+		}
+		for _, groups := range [][]uint32{{30, 10, 20}, {}, many, {4_000_000_000}} {
 			if err := SetThreadGroups(groups); err != nil {
 				t.Error(err)
 			}
@@ -43,24 +51,37 @@ func TestThreadCredentials(t *testing.T) {
 			}
 		}
 		for what, err := range map[string]error{
-			"fsgid": SetThreadFSGID(4_000_000_000), "fsuid": SetThreadFSUID(4_000_000_000), "capabilities": DropThreadCapabilities(),
+			"fsgid": SetThreadFSGID(4_000_000_000), "fsuid": SetThreadFSUID(4_000_000_000),
+			"capabilities": SetThreadCapabilities(Capabilities{Permitted: own.Permitted}),
 		} {
 			if err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		uid, err := FSUID()
-		if uid != 4_000_000_000 || err != nil {
+		if uid, err := FSUID(); uid != 4_000_000_000 || err != nil {
 			t.Errorf("user %d, %v", uid, err)
+		}
+		if gid, err := FSGID(); gid != 4_000_000_000 || err != nil {
+			t.Errorf("group %d, %v", gid, err)
 		}
 		for capability := range 64 {
 			if has, err := HasCapability(capability); has || err != nil {
 				t.Errorf("capability %d: %v, %v", capability, has, err)
 			}
 		}
-		// And there is no way back.
+		// There is a way back, for what is permitted,
+		if err := SetThreadCapabilities(own); err != nil {
+			t.Error(err)
+		}
+		if now, err := ThreadCapabilities(); now != own || err != nil {
+			t.Errorf("the capabilities are %x, want %x (%v)", now, own, err)
+		}
+		if err := SetThreadCapabilities(Capabilities{}); err != nil {
+			t.Error(err)
+		}
+		// and none else.
 		for what, err := range map[string]error{
-			"groups": SetThreadGroups(nil), "fsgid": SetThreadFSGID(1), "fsuid": SetThreadFSUID(1),
+			"groups": SetThreadGroups(nil), "fsgid": SetThreadFSGID(1), "fsuid": SetThreadFSUID(1), "capabilities": SetThreadCapabilities(own),
 		} {
 			if !errors.Is(err, unix.EPERM) {
 				t.Errorf("%s: %v, want %v", what, err, unix.EPERM)

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -14,15 +15,39 @@ import (
 // A copy keeps what it stands for open. So it lives for as long as use runs, which must not wait for anything, and no
 // child that this process forks meanwhile gets it. Where the process dies in between, it is our close(2) that ends a
 // socket, and that has happened when WithCopy returns.
+//
+// What is no AF_UNIX socket, as the number may stand for by now, is closed by a goroutine: close(2) of a file asks its filesystem, which
+// may be a FUSE one of the process's own and never answer. EBUSY: that is so of as many as there may be, and nothing was copied.
 func WithCopy(pidfd, fd int, use func(fd int) error) error {
+	if closing.Load() >= mostClosing {
+		return wrap("pidfd_getfd", unix.EBUSY)
+	}
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	dup, err := ignoringEINTRInt(func() (int, error) { return unix.PidfdGetfd(pidfd, fd, 0) })
 	if err != nil {
 		return wrap("pidfd_getfd", err)
 	}
-	defer func() { _ = Close(dup) }()
+	defer closeCopy(dup)
 	return use(dup)
+}
+
+// closing is how many copies are being closed by goroutines. Each of those that wait has a thread. It can be more than mostClosing by as
+// many as are copied at the same time.
+var closing atomic.Int32
+
+const mostClosing = 16
+
+func closeCopy(dup int) {
+	if domain, err := SocketDomain(dup); err == nil && domain == unix.AF_UNIX {
+		_ = Close(dup)
+		return
+	}
+	closing.Add(1)
+	go func() {
+		defer closing.Add(-1)
+		_ = Close(dup)
+	}()
 }
 
 // siocUnixFile is SIOCUNIXFILE of un.h.

@@ -44,7 +44,7 @@ func newConn(s *Server, p *Peer, sock *net.UnixConn, raw syscall.RawConn) *conn 
 	c := &conn{server: s, peer: p, sock: sock, raw: raw, calls: make(chan request, maxWaiting)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.stream, c.endStream = context.WithCancel(c.ctx)
-	c.out = newOutbox(sock, s.o.MaxUnread)
+	c.out = newOutbox(sock, s.o.MaxUnread, s.unreadOf(p.UID))
 	return c
 }
 
@@ -90,8 +90,12 @@ func (c *conn) run(ctx context.Context) {
 // send queues a reply; ErrDropped says that the connection is at its end.
 func (c *conn) send(r reply) error {
 	err := c.out.add(marshal(r))
-	if errors.Is(err, errUnread) {
-		c.server.refused(c.peer, c.server.error(Unread, map[string]any{"limit": c.server.o.MaxUnread}))
+	limit, of := c.server.o.MaxUnread, "connection"
+	if errors.Is(err, errUnreadOfUser) {
+		limit, of = c.server.o.MaxUnreadPerUser, "user"
+	}
+	if errors.Is(err, errUnread) || errors.Is(err, errUnreadOfUser) {
+		c.server.refused(c.peer, c.server.error(Unread, map[string]any{"limit": limit, "of": of}))
 		c.endStream()
 		_ = c.sock.Close()
 		err = ErrDropped

@@ -43,7 +43,7 @@ const (
 	SenderMismatch     = "SenderMismatch"     // (reason: string): who sent it is not who connected
 	TooManyCalls       = "TooManyCalls"       // (limit: int), sent behind a call with "more" that still runs
 	TooManyConnections = "TooManyConnections" // (limit: int, of: string), of "user" or "service"
-	Unread             = "Unread"             // (limit: int): replies were not read. Told to Options.Refused only
+	Unread             = "Unread"             // (limit: int, of: string), of "connection" or "user": replies were not read. Told to Options.Refused only
 	ShuttingDown       = "ShuttingDown"       // ()
 )
 

@@ -97,6 +97,39 @@ func TestUnread(t *testing.T) {
 	s.works()
 }
 
+// TestUnreadOfUser has one user leave long replies unread on many connections, each of which is allowed: the last one is not. When
+// the others are closed there is room again.
+func TestUnreadOfUser(t *testing.T) {
+	const long = 4 << 20 // much more than the kernel takes
+	s := start(t, Options{MaxUnreadPerUser: 3 * long / 2})
+	calling := []*raw{s.dial(), s.dial()}
+	for _, c := range calling {
+		c.send(call("Long", `{"bytes":`+strconv.Itoa(long)+`}`))
+		s.wrote(c)
+	}
+	c := s.dial()
+	c.send(call("Long", `{"bytes":100}`))
+	c.expectEnd()
+	if !s.wasRefused(Unread + ` {"limit":6291456,"of":"user"}`) {
+		t.Error(s.refused)
+	}
+	for _, c := range calling {
+		must(t, c.Close())
+	}
+	for s.connected() { // until then they count
+		runtime.Gosched()
+	}
+	s.works()
+}
+
+// wrote waits until the peer has the first byte of a reply, all of which is counted by then.
+func (s *service) wrote(c *raw) {
+	s.t.Helper()
+	if _, err := c.in.Peek(1); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // TestUnreadCalls is one who only ever calls: it is made to wait, keeps nobody, and does not hold up the end.
 func TestUnreadCalls(t *testing.T) {
 	s := start(t, Options{})

@@ -10,6 +10,7 @@ import (
 type outbox struct {
 	w     io.Writer
 	limit int
+	user  *unread // of all outboxes of the peer's user, this one included
 
 	mu       sync.Mutex
 	changed  *sync.Cond
@@ -19,25 +20,34 @@ type outbox struct {
 	broken   bool // the peer is gone
 }
 
-var errUnread = errors.New("too much is unread")
+var (
+	errUnread       = errors.New("too much is unread")
+	errUnreadOfUser = errors.New("too much is unread on all connections of the user")
+)
 
-func newOutbox(w io.Writer, limit int) *outbox {
-	o := &outbox{w: w, limit: limit}
+func newOutbox(w io.Writer, limit int, user *unread) *outbox {
+	o := &outbox{w: w, limit: limit, user: user}
 	o.changed = sync.NewCond(&o.mu)
 	return o
 }
 
-// add queues a message and does not wait. A message may be longer than the limit, but only when there is room left before it.
+// add queues a message and does not wait. A message may be longer than a limit, but only when there is room left before it.
 func (o *outbox) add(message []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.broken {
+	var err error
+	switch {
+	case o.broken:
 		return ErrDropped
+	case o.unread >= o.limit:
+		err = errUnread
+	case !o.user.add(len(message)):
+		err = errUnreadOfUser
 	}
-	if o.unread >= o.limit {
+	if err != nil {
 		o.broken = true
 		o.changed.Broadcast()
-		return errUnread
+		return err
 	}
 	o.queue = append(o.queue, message)
 	o.unread += len(message)
@@ -66,11 +76,16 @@ func (o *outbox) finish() {
 	o.changed.Broadcast()
 }
 
-// run writes until finish is called, or the peer is gone.
+// run writes until finish is called, or the peer is gone. What is left then is nobody's, and nothing can be added.
 func (o *outbox) run() {
 	const piece = 32 << 10 // so that a long message is seen to get less
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer func() {
+		o.broken = true
+		o.user.sub(o.unread)
+		o.queue, o.unread = nil, 0
+	}()
 	for {
 		for len(o.queue) == 0 && !o.finished && !o.broken {
 			o.changed.Wait()
@@ -88,6 +103,7 @@ func (o *outbox) run() {
 			o.mu.Lock()
 			message = message[n:]
 			o.unread -= n
+			o.user.sub(n)
 			o.broken = o.broken || err != nil
 			o.changed.Broadcast()
 		}

@@ -21,9 +21,10 @@ type Server struct {
 	o          Options
 	interfaces map[string]Interface
 
-	mu    sync.Mutex
-	users map[uint32]int // connections
-	total int            // of all users
+	mu     sync.Mutex
+	users  map[uint32]int     // connections
+	unread map[uint32]*unread // of the same users
+	total  int                // of all users
 
 	said PerUser // of refusals
 }
@@ -53,6 +54,8 @@ type Options struct {
 	// MaxUnread is how many bytes of replies may wait for the peer to read them before one more drops it. 0 is 256 KiB.
 	// A single reply may be longer.
 	MaxUnread int
+	// MaxUnreadPerUser is the same for all connections of one user together. 0 is 8 MiB.
+	MaxUnreadPerUser int
 	// MaxConnections is how many there may be, of users other than root and ourselves. 0 is 512.
 	MaxConnections int
 	// MaxPerUser is how many connections one user may have. 0 is 64.
@@ -71,10 +74,11 @@ var serviceDescription string
 func New(o Options, interfaces ...Interface) *Server {
 	o.MaxMessage = orDefault(o.MaxMessage, 64<<10)
 	o.MaxUnread = orDefault(o.MaxUnread, 256<<10)
+	o.MaxUnreadPerUser = orDefault(o.MaxUnreadPerUser, 8<<20)
 	o.MaxConnections = orDefault(o.MaxConnections, 512)
 	o.MaxPerUser = orDefault(o.MaxPerUser, 64)
 	o.Patience = orDefault(o.Patience, 10*time.Second)
-	s := &Server{o: o, interfaces: map[string]Interface{}, users: map[uint32]int{}}
+	s := &Server{o: o, interfaces: map[string]Interface{}, users: map[uint32]int{}, unread: map[uint32]*unread{}}
 	own := Interface{serviceName, serviceDescription, map[string]Method{
 		"GetInfo": s.getInfo, "GetInterfaceDescription": s.getInterfaceDescription,
 	}}
@@ -239,8 +243,17 @@ func (s *Server) enter(uid uint32) *Error {
 		}
 		s.total++
 	}
-	s.users[uid]++
+	if s.users[uid]++; s.users[uid] == 1 {
+		s.unread[uid] = &unread{limit: s.o.MaxUnreadPerUser}
+	}
 	return nil
+}
+
+// unreadOf is what all connections of a user, who has entered, leave unread.
+func (s *Server) unreadOf(uid uint32) *unread {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread[uid]
 }
 
 func (s *Server) leave(uid uint32) {
@@ -251,5 +264,6 @@ func (s *Server) leave(uid uint32) {
 	}
 	if s.users[uid]--; s.users[uid] == 0 {
 		delete(s.users, uid)
+		delete(s.unread, uid)
 	}
 }
