@@ -98,7 +98,7 @@ func (d *Daemon) open() (err error) {
 	d.untaken.open(d)
 	d.keeper = newKeeper(d)
 	if d.watcher, err = watch.New(watch.Options{
-		Log: d.log, Policy: watch.Policy{Decide: d.decide, Changed: d.keeper.changed},
+		Log: d.log, Policy: watch.Policy{Decide: d.decide, Cgroup: d.cgroup, Changed: d.keeper.changed},
 	}); err != nil {
 		return err
 	}
@@ -244,14 +244,15 @@ func (d *Daemon) Close() error {
 	return nil
 }
 
-// decide is the policy for a claim: an administrator's rule, or else it is removed, unless nothing tells of it but tracing.
+// decide is the policy for a claim: an administrator's rule, or else it is removed, unless nothing tells of it but tracing. It is called with
+// the watcher's locks held, and so touches no filesystem.
 func (d *Daemon) decide(c watch.Candidate) watch.Action {
 	cfg := d.config.Load()
 	var action config.Action
 	var ok bool
 	if len(cfg.Rules) > 0 {
 		action, ok = cfg.Rules.Decide(config.Candidate{
-			Path: resolved(c.Path), UID: c.UID, Comm: c.Comm, Cgroup: cgroupOf(cfg.Rules, c.PID),
+			Path: c.Path, UID: c.UID, Comm: c.Comm, Cgroup: c.Cgroup,
 		})
 	}
 	switch {
@@ -263,15 +264,8 @@ func (d *Daemon) decide(c watch.Candidate) watch.Action {
 	return watch.ActionReap
 }
 
-// resolved is a path without symlinks on its way: a rule must see one name for one file, or who names a file could go around it. The last
-// element is not followed.
-func resolved(path string) string {
-	dir, err := filepath.EvalSymlinks(parent(path))
-	if err != nil { // it is still to come
-		return filepath.Clean(path)
-	}
-	return filepath.Join(dir, filepath.Base(path))
-}
+// cgroup is a process's cgroup, if a rule asks for one.
+func (d *Daemon) cgroup(pid int) string { return cgroupOf(d.config.Load().Rules, pid) }
 
 // identify gives the handle of a process that a client has named: PID:INODE, or PID alone.
 func identify(s string) (*pidfd.Process, error) {

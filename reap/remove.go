@@ -14,6 +14,9 @@ import (
 type RemoveOptions struct {
 	// DryRun decides as a removal would and touches nothing.
 	DryRun bool
+	// NameOnly looks at the File's own name alone: a directory may be so large that to look for others takes long. Where they would have
+	// been looked for, Result.Elsewhere says so, and RemoveElsewhere does it.
+	NameOnly bool
 	// Commit, if set, is asked right before the first change to the directory. False gives a Result with ErrAborted:
 	// this is the moment up to which a claim can be withdrawn. It may be called once for each name of the inode.
 	Commit func() bool
@@ -58,7 +61,16 @@ func (f *File) remove(o RemoveOptions) Result {
 		return first
 	}
 	// The name is gone or is another inode's, or the inode has more names: look for them in the directory.
+	if o.NameOnly {
+		first.Elsewhere = true
+		return first
+	}
 	others, err := f.otherNames()
+	return f.removeOthers(pr, others, err, first, o)
+}
+
+// removeOthers removes the inode under the other names that were found, or err was what came of looking for them.
+func (f *File) removeOthers(pr prober, others []string, err error, first Result, o RemoveOptions) Result {
 	switch {
 	case err == nil:
 	case first.Outcome == OutcomeRemoved, errors.Is(err, unix.EACCES):

@@ -100,9 +100,11 @@ type Result struct {
 	Path    string
 	Outcome Outcome
 	Reason  Reason
-	Err     error         // what the kernel said and at which step, when it did
-	DryRun  bool          // nothing was touched: this is what would have been
-	Took    time.Duration // of the decision and the removal together
+	Err     error // what the kernel said and at which step, when it did
+	DryRun  bool  // nothing was touched: this is what would have been
+	// Elsewhere: the inode may have other names in its directory, which were not looked for: see RemoveOptions.NameOnly.
+	Elsewhere bool
+	Took      time.Duration // of the decision and the removal together
 }
 
 // Unopened is the Result of a sock-file that Open or OpenIn gave an error for: gone, replaced by something else, or not

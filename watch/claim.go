@@ -17,6 +17,7 @@ type Claim struct {
 	// Guarded by owner.w.mu. From the owner's end on, file is replaced and closed by the loop alone.
 	path     string
 	file     *reap.File // nil while pending, and in the end
+	at       string     // where the file is, for the Policy
 	place    *place     // where it is told what becomes of the path's name; nil where it is not
 	named    bool       // somebody named the path: whatever the owner binds there is meant
 	source   Source
@@ -99,6 +100,7 @@ func (o *Owner) Claim(path string, s Source) (*Claim, error) {
 		return nil, fmt.Errorf("claim %s: %w", path, err)
 	}
 	w := o.w
+	o.learnCgroup()
 	w.mu.Lock()
 	if err := o.claimable(); err != nil {
 		w.mu.Unlock()
@@ -183,6 +185,8 @@ func (o *Owner) ClaimFile(f *reap.File, s Source) (*Claim, error) {
 func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew bool, err error) {
 	old := o.replaced(f.Path())
 	w := o.w
+	o.learnCgroup()
+	at := w.where(f)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := o.claimable(); err != nil {
@@ -214,7 +218,7 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 	if c := o.byPath(f.Path()); c != nil && c.state == armed && (c.file == nil || c.file == old && o.phase <= ending) {
 		c.strengthen(s)
 		c.evidence = max(c.evidence, e)
-		o.setFile(c, f)
+		o.setFile(c, f, at)
 		if old != nil {
 			o.closeFile(old)
 		}
@@ -223,7 +227,7 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 	c = newClaim(o, f.Path(), s)
 	c.evidence = e
 	o.add(c)
-	o.setFile(c, f)
+	o.setFile(c, f, at)
 	return c, true, nil
 }
 
@@ -287,10 +291,10 @@ func (w *Watcher) emitClaim(c *Claim) {
 	})
 }
 
-// setFile makes a claim an identified one, or a pending one when f is nil. The caller holds w.mu.
-func (o *Owner) setFile(c *Claim, f *reap.File) {
+// setFile makes a claim an identified one, or a pending one when f is nil; at is where f is. The caller holds w.mu.
+func (o *Owner) setFile(c *Claim, f *reap.File, at string) {
 	o.forgetFile(c)
-	c.file = f
+	c.file, c.at = f, at
 	if f != nil && o.w.files[f.ID()] == nil {
 		o.w.files[f.ID()] = c
 	}
@@ -303,7 +307,7 @@ func (o *Owner) setFile(c *Claim, f *reap.File) {
 
 // closeFile closes a file that a claim had: the loop does, for it may be at work on it. The caller holds w.mu.
 func (o *Owner) closeFile(f *reap.File) {
-	o.w.tasks = append(o.w.tasks, func() { _ = f.Close() })
+	o.w.tasks = append(o.w.tasks, func() { o.w.elsewhere.close(f) })
 	o.w.wakeLoop()
 }
 
@@ -330,7 +334,7 @@ func (c *Claim) giveWay() {
 	}
 	if c.named {
 		old := c.file
-		o.setFile(c, nil)
+		o.setFile(c, nil, "")
 		o.closeFile(old)
 		c.evidence = evidenceTold
 		return
@@ -355,8 +359,8 @@ func (o *Owner) yields(c *Claim, f *reap.File, e evidence) bool {
 	return true
 }
 
-// rename notes that the claim's file has another name, by which f was opened: it takes f over. The caller holds w.mu.
-func (c *Claim) rename(f *reap.File, p *place) {
+// rename notes that the claim's file has another name, by which f was opened: it takes f over; at is where that is. The caller holds w.mu.
+func (c *Claim) rename(f *reap.File, at string, p *place) {
 	o, path := c.owner, f.Path()
 	if o.index != nil && o.index.paths[c.path] == c {
 		delete(o.index.paths, c.path)
@@ -364,7 +368,7 @@ func (c *Claim) rename(f *reap.File, p *place) {
 	c.unwatch()
 	old := c.file
 	c.path = path
-	o.setFile(c, f)
+	o.setFile(c, f, at)
 	o.closeFile(old)
 	if o.w.places[p.dir] == p {
 		p.dir.Retain()
@@ -445,7 +449,7 @@ func (c *Claim) discard() {
 	c.owner.changed()
 	if c.file != nil && (c.later == nil || !c.later.searched) { // else the search still reads it and closes it after
 		c.owner.forgetFile(c)
-		_ = c.file.Close()
+		w.elsewhere.close(c.file)
 		c.file = nil
 	}
 }

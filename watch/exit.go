@@ -212,6 +212,7 @@ func (o *Owner) guess() []*Claim {
 // claimGuess claims f, which was not known while the owner lived: it is nobody's if alive.
 func (o *Owner) claimGuess(f *reap.File) *Claim {
 	w := o.w
+	at := w.where(f)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if o.claimable() != nil || o.byID(f.ID()) != nil || o.byPath(f.Path()) != nil || w.files[f.ID()] != nil {
@@ -222,7 +223,7 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 	c.later = &later{final: true}
 	o.claims = append(o.claims, c)
 	o.open++
-	o.setFile(c, f)
+	o.setFile(c, f, at)
 	w.emitClaim(c)
 	return c
 }
@@ -232,21 +233,18 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	w.mu.Lock()
 	path, file, action, aborted := c.path, c.file, c.action, c.state != armed || w.closed
 	w.mu.Unlock()
-	if aborted {
-		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
-	}
-	if action == ActionIgnore {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		c.withdraw()
-		c.discard()
+	if aborted || c.later != nil && c.later.elsewhere {
 		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
 	}
 	if file == nil {
 		found, err := c.owner.openFile(path)
 		if err != nil {
+			if action == ActionIgnore {
+				return c.ignore(), now()
+			}
 			return reap.Unopened(path, err), now()
 		}
+		at := w.where(found)
 		w.mu.Lock()
 		switch other := w.files[found.ID()]; {
 		case c.file != nil: // somebody has just told which one it is
@@ -262,12 +260,18 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		default:
 			// Found only now: if it is alive, it is somebody else's.
 			c.wait().final = true
-			c.owner.setFile(c, found)
+			c.owner.setFile(c, found, at)
 		}
-		file = c.file
+		file, action = c.file, c.action // the Policy was asked again
 		w.mu.Unlock()
 	}
-	r = file.Remove(reap.RemoveOptions{DryRun: w.dryRun || action == ActionReport, Commit: c.commit})
+	if action == ActionIgnore {
+		return c.ignore(), now()
+	}
+	w.mu.Lock()
+	options := w.options(c)
+	w.mu.Unlock()
+	r = file.Remove(options)
 	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
@@ -278,10 +282,29 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 	return r, now()
 }
 
+// options are those of a removal of the claim's file: by its own name, for removeElsewhere does the rest. The caller holds w.mu.
+func (w *Watcher) options(c *Claim) reap.RemoveOptions {
+	return reap.RemoveOptions{DryRun: w.dryRun || c.action == ActionReport, NameOnly: true, Commit: c.commit}
+}
+
+// ignore gives up a claim of which nothing is to become. The loop calls it.
+func (c *Claim) ignore() reap.Result {
+	w := c.owner.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.withdraw()
+	c.discard()
+	return reap.Result{Path: c.path, Err: reap.ErrAborted}
+}
+
 // conclude records the result of an attempt, or has it repeated. at is when the owner, or the last holder, ended.
 func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
 	if errors.Is(r.Err, reap.ErrAborted) {
 		return // released meanwhile
+	}
+	if r.Elsewhere {
+		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) { w.conclude(c, r, at, done) })
+		return
 	}
 	if c.later != nil {
 		c.later.since = at

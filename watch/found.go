@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
@@ -78,17 +79,25 @@ func (o *Owner) checkOld() {
 	}
 	w.mu.Unlock()
 	for _, l := range due {
-		r := l.file.Remove(reap.RemoveOptions{DryRun: true})
-		w.mu.Lock()
-		same := l.claim.file == l.file // else it has been found under another name
-		w.mu.Unlock()
-		if r.Outcome == reap.OutcomeGone && same {
-			w.outcome(l.claim, r, now())
-			w.mu.Lock()
-			l.claim.withdraw()
-			l.claim.discard()
-			w.mu.Unlock()
+		options := reap.RemoveOptions{DryRun: true, NameOnly: true}
+		r := l.file.Remove(options)
+		if r.Outcome != reap.OutcomeGone {
+			continue
 		}
+		w.lookElsewhere(l.claim, reap.Unfinished{File: l.file, Options: options, Result: r}, func(r reap.Result, done time.Time) {
+			c := l.claim
+			w.mu.Lock()
+			gone := r.Outcome == reap.OutcomeGone && c.state == armed && o.phase == watching && c.later == nil &&
+				c.file == l.file // else it has been found under another name
+			w.mu.Unlock()
+			if gone {
+				w.outcome(c, r, done)
+				w.mu.Lock()
+				c.withdraw()
+				c.discard()
+				w.mu.Unlock()
+			}
+		})
 	}
 }
 

@@ -143,6 +143,7 @@ func (w *Watcher) alsoNamed(c *Claim, s *sighting) {
 		s.close()
 		return
 	}
+	at := w.where(s.file)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.named || c.path != path || c.state != armed || c.owner.phase != watching || !c.is(s.file.ID()) {
@@ -150,7 +151,7 @@ func (w *Watcher) alsoNamed(c *Claim, s *sighting) {
 		return
 	}
 	s.file.UseRightsOf(c.file) // another name lends it no other rights
-	c.rename(s.file, s.place)
+	c.rename(s.file, at, s.place)
 }
 
 // leadsTo tells whether a path leads to a file.
@@ -364,6 +365,7 @@ func (w *Watcher) believe(s *sighting) {
 
 // setFile identifies a claim, or replaces its file. It takes f over.
 func (w *Watcher) setFile(c *Claim, f *reap.File, e evidence) {
+	at := w.where(f)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.state != armed || c.owner.phase > ending || c.owner.yields(c, f, e) {
@@ -372,7 +374,7 @@ func (w *Watcher) setFile(c *Claim, f *reap.File, e evidence) {
 	}
 	old := c.file
 	c.evidence = max(c.evidence, e)
-	c.owner.setFile(c, f)
+	c.owner.setFile(c, f, at)
 	if old != nil {
 		c.owner.closeFile(old)
 	}

@@ -55,6 +55,7 @@ type Owner struct {
 	opener   func(path string) (*reap.File, error)
 	since    time.Time // when it was prepared, by the clock of files
 	uid      uint32    // effective, when it was attached
+	cgroup   string    // for the Policy
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
 	unmatched []string
 
@@ -209,6 +210,13 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	info, _ := p.Info() // a process that is reaped by now has no name any more
 
 	w := o.w
+	var cgroup string
+	if ask := w.policy.Cgroup; ask != nil {
+		cgroup = ask(id.PID)
+		if exited, err := p.Exited(); exited || err != nil { // the number may have been another's
+			cgroup = ""
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -219,7 +227,7 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	case o.phase != prepared:
 		return errors.New("owner has a process already")
 	}
-	o.process, o.id, o.comm, o.uid, o.phase = p, id, info.Comm, info.EUID, watching
+	o.process, o.id, o.comm, o.uid, o.cgroup, o.phase = p, id, info.Comm, info.EUID, cgroup, watching
 	if o.token, err = w.watchTarget(p.Fd(), o); err != nil {
 		o.process, o.phase = nil, prepared
 		return limit(fmt.Errorf("watch process %s: %w", id, err))

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"path/filepath"
+
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -16,19 +18,25 @@ const (
 
 // Candidate is a claim about which Policy.Decide is asked.
 type Candidate struct {
+	// Path is where the sock-file is: see reap.File.Where; "" where that cannot be told. As long as the claim is pending it is the path that
+	// was claimed, as a text without "//", "." and ".."; then Decide is asked again.
 	Path   string
 	UID    uint32 // of the owner; of the sock-file where the owner is not known
 	PID    int
 	Comm   string
+	Cgroup string // see Policy.Cgroup
 	Source Source
 	Traced bool // nothing tells of it but tracing: nobody has named it, or a directory for it
 }
 
-// Policy is what a service wants to know and to decide, which a program that watches its own does not need. Its functions are called with
-// locks held: they must be quick and call nothing of this package.
+// Policy is what a service wants to know and to decide, which a program that watches its own does not need. Decide and Changed are
+// called with locks held: they must be quick, wait for nothing, no filesystem either, and call nothing of this package.
 type Policy struct {
 	// Decide is asked when a claim is made, and when more is learnt of it. Nil is ActionReap.
 	Decide func(Candidate) Action
+	// Cgroup tells a process's cgroup for Decide, "" where it is not known. It is called without locks, before there is a claim. Nil: Decide
+	// needs none.
+	Cgroup func(pid int) string
 	// Changed is told of an Owner that has another claim, or another file of one, or has come to its end.
 	Changed func(*Owner)
 }
@@ -42,7 +50,48 @@ func (w *Watcher) decide(c *Claim) {
 	if c.file != nil && c.owner.process == nil {
 		uid = c.file.UID()
 	}
-	c.action = w.policy.Decide(Candidate{Path: c.path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Source: c.source, Traced: c.traced})
+	path := c.at
+	if c.file == nil {
+		path = filepath.Clean(c.path)
+	}
+	c.action = w.policy.Decide(Candidate{
+		Path: path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Cgroup: c.owner.cgroup, Source: c.source, Traced: c.traced,
+	})
+}
+
+// where is what the Policy is to know of a file: where it is. The caller does not hold w.mu.
+func (w *Watcher) where(f *reap.File) string {
+	if w.policy.Decide == nil {
+		return ""
+	}
+	at, err := f.Where()
+	if err != nil { // too long to be told
+		return ""
+	}
+	if at == f.Path() { // one copy is enough
+		return f.Path()
+	}
+	return at
+}
+
+// learnCgroup learns what the Policy is to know of an owner that lives. The caller does not hold w.mu.
+func (o *Owner) learnCgroup() {
+	ask := o.w.policy.Cgroup
+	if ask == nil {
+		return
+	}
+	o.w.mu.Lock()
+	pid, lives := o.id.PID, o.phase == watching && o.process != nil
+	o.w.mu.Unlock()
+	if !lives {
+		return
+	}
+	cgroup := ask(pid)
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	if cgroup != "" && o.phase == watching { // else the number may be another's by now
+		o.cgroup = cgroup
+	}
 }
 
 // changed tells the Policy. The caller holds w.mu.

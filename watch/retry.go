@@ -16,6 +16,8 @@ type later struct {
 	place    int  // in the queue, from 1; 0 when it is not queued
 	searched bool // the search for holders reads its file
 
+	elsewhere bool // its file is being removed under other names
+
 	holders    []*holder
 	lastHolder *holder
 }
@@ -102,6 +104,14 @@ func (w *Watcher) retryDue(t time.Time) {
 // retry tries once more to remove a file that was alive.
 func (w *Watcher) retry(c *Claim) {
 	r, done := w.attempt(c)
+	w.retried(c, r, done)
+}
+
+func (w *Watcher) retried(c *Claim, r reap.Result, done time.Time) {
+	if r.Elsewhere {
+		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) { w.retried(c, r, done) })
+		return
+	}
 	if r.Outcome != reap.OutcomeAlive && !transient(r) {
 		w.conclude(c, r, c.later.since, done)
 		w.mu.Lock()
@@ -147,11 +157,25 @@ func (w *Watcher) retryUnseen(o *Owner) {
 func (w *Watcher) retryAll(claims []*Claim) {
 	for _, c := range claims {
 		r, done := w.attempt(c)
-		if r.Outcome != reap.OutcomeAlive && !transient(r) {
-			w.conclude(c, r, c.later.since, done)
+		w.retriedUnseen(c, r, done)
+	}
+}
+
+func (w *Watcher) retriedUnseen(c *Claim, r reap.Result, done time.Time) {
+	switch {
+	case r.Elsewhere:
+		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) {
+			w.retriedUnseen(c, r, done)
 			w.mu.Lock()
-			w.settledIfDone(c.owner)
-			w.mu.Unlock()
-		}
+			defer w.mu.Unlock()
+			if c.state == armed && len(c.later.holders) == 0 { // its own turn may have come meanwhile, in vain
+				w.retries.push(c)
+			}
+		})
+	case r.Outcome != reap.OutcomeAlive && !transient(r):
+		w.conclude(c, r, c.later.since, done)
+		w.mu.Lock()
+		w.settledIfDone(c.owner)
+		w.mu.Unlock()
 	}
 }

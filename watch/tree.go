@@ -227,7 +227,7 @@ func (w *Watcher) tellSettled() {
 
 // quiet tells whether nothing more is to be settled before another process ends.
 func (w *Watcher) quiet() bool {
-	if len(w.holders.searching)+len(w.holders.waiting) > 0 {
+	if len(w.holders.searching)+len(w.holders.waiting) > 0 || !w.elsewhere.quiet() {
 		return false
 	}
 	for _, c := range w.retries {

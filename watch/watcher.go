@@ -64,10 +64,11 @@ type Watcher struct {
 	reporter reporter
 
 	// The rest belongs to the loop alone.
-	retries  retryQueue
-	holders  holders
-	unseen   unseen
-	settling []chan struct{} // to be closed once all is settled that can be
+	retries   retryQueue
+	holders   holders
+	unseen    unseen
+	elsewhere elsewhere
+	settling  []chan struct{} // to be closed once all is settled that can be
 }
 
 // target is what epoll reports about.
@@ -271,6 +272,7 @@ func (w *Watcher) Close() error {
 	for _, done := range w.settling {
 		close(done)
 	}
+	w.elsewhere.end()
 	for _, c := range w.holders.searching { // that has ended, too
 		c.later.searched = false
 		c.discard()

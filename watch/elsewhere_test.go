@@ -1,0 +1,156 @@
+package watch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/pidfd"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// listings counts how often a directory is opened to be read, from now on.
+func listings(t testing.TB, dir string) (count func() int) {
+	t.Helper()
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_OPEN|unix.IN_ONLYDIR); err != nil {
+		t.Fatal(err)
+	}
+	return func() (n int) {
+		buf := make([]byte, 1<<16)
+		for {
+			size, err := unix.Read(fd, buf)
+			if err != nil {
+				return n
+			}
+			for at := 0; at < size; {
+				// struct inotify_event: wd, mask, cookie, len, name
+				mask, length := binary.NativeEndian.Uint32(buf[at+4:]), binary.NativeEndian.Uint32(buf[at+12:])
+				if mask&unix.IN_ISDIR != 0 && mask&unix.IN_OPEN != 0 && length == 0 {
+					n++
+				}
+				at += unix.SizeofInotifyEvent + int(length)
+			}
+		}
+	}
+}
+
+// TestElsewhereOnce: the directory of many files that are not where they were claimed is listed for all of them together, and those that
+// were moved or linked there are found.
+func TestElsewhereOnce(t *testing.T) {
+	const each = 40
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p := startPuppet(t)
+	o := w.add(p.pid(), OwnerOptions{})
+	want := map[string]short{}
+	claims := map[string]*Claim{}
+	for i := range each {
+		for _, kind := range []string{"gone", "moved", "linked"} {
+			name := fmt.Sprint(kind, i)
+			p.do("bind", dir+"/"+name)
+			claims[name] = mustClaim(t, o, dir+"/"+name)
+			w.mustIdentify(claims[name])
+			want[name] = short{reap.OutcomeRemoved, ""}
+			if kind == "gone" {
+				want[name] = short{reap.OutcomeGone, ""}
+			}
+		}
+	}
+	for name := range claims {
+		var err error
+		switch path := dir + "/" + name; {
+		case strings.HasPrefix(name, "gone"):
+			err = os.Remove(path)
+		case strings.HasPrefix(name, "moved"):
+			err = os.Rename(path, path+".moved")
+		default:
+			err = os.Link(path, path+".link")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.settleLoop()
+	count := listings(t, dir)
+	p.child.Kill()
+	waitSettled(t, o)
+	// The first of them alone, and the rest, of which it is known by then. It would be one for each.
+	if n := count(); n < 1 || n > 2 {
+		t.Errorf("the directory was listed %d times", n)
+	}
+	wantResults(t, o, want)
+	if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	w.settleLoop()
+	w.empty()
+}
+
+// TestElsewhereAlive has a file that was moved and whose socket lives on: it is kept as any other, and goes with the holder.
+func TestElsewhereAlive(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p := startPuppet(t)
+	p.do("bind", dir+"/a")
+	holder := p.fork()
+	o := w.add(p.pid(), OwnerOptions{Paths: []string{dir + "/a"}})
+	w.mustIdentify(o.Claims()[0])
+	if err := os.Rename(dir+"/a", dir+"/b"); err != nil {
+		t.Fatal(err)
+	}
+	p.child.Kill()
+	w.wantOutcome(dir+"/a", reap.OutcomeAlive, reap.ReasonHolder)
+	waitSettled(t, o)
+	wantKept(t, dir+"/b")
+	kill(t, holder)
+	w.wantOutcome(dir+"/a", reap.OutcomeRemoved, "")
+	wantGone(t, dir+"/b")
+	w.settleLoop()
+	w.empty()
+}
+
+// TestElsewhereInTurn: who has many directories to be looked through has others wait for one of them.
+func TestElsewhereInTurn(t *testing.T) {
+	w, base := newWatched(t), testutil.TempDir(t)
+	var order []uint32
+	w.onLoop(func() {
+		w.elsewhere.busy = []search{{}} // nothing is begun
+		look := func(uid uint32, name string) {
+			dir := base + "/" + name
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Error(err)
+			}
+			leaveDead(t, dir+"/s")
+			f, err := reap.Open(dir + "/s")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c := newClaim(&Owner{w: w.Watcher, uid: uid, id: pidfd.Identity{}}, f.Path(), SourceNotify)
+			c.file = f
+			w.lookElsewhere(c, reap.Unfinished{File: f, Options: reap.RemoveOptions{DryRun: true}}, func(reap.Result, time.Time) {
+				order = append(order, uid)
+				f.Close()
+			})
+		}
+		for i := range 10 {
+			look(1, fmt.Sprint("crowd", i))
+		}
+		look(2, "victim")
+		w.elsewhere.busy = nil
+		w.nextElsewhere()
+	})
+	w.SettleEnded()
+	if len(order) != 11 || order[1] != 2 {
+		t.Errorf("served: %v", order)
+	}
+}
