@@ -8,8 +8,8 @@ type Event struct {
 	Op   Op
 	Name string // of Appeared and Vanished
 
-	// Of Appeared, where fanotify tells it: who made the name. PID is its number in our pid namespace, 0 when it is not known or has
-	// none. Process is the receiver's to Close; nil when the process was reaped before the event was read, or is not known.
+	// Of Appeared, where fanotify tells it: who made the name. Of a name that was moved there it is not known. PID is its number in our pid
+	// namespace, 0 when it is not known or has none. Process is the receiver's to Close; nil when the process was reaped before the event was read, or is not known.
 	PID     int
 	Process *pidfd.Process
 }

@@ -58,12 +58,14 @@ func (w *Watcher) answerFanotify(e sys.FanotifyEvent) {
 	}
 	for _, d := range w.marks[e.Dir] {
 		event := Event{Dir: d, Op: Appeared, Name: e.Name}
-		known := e.Pidfd == unix.FAN_NOPIDFD
-		if e.Pidfd >= 0 {
-			event.Process, known = process(e.Pidfd)
-		}
-		if known {
-			event.PID = e.PID
+		if e.Mask&unix.FAN_CREATE != 0 { // who moves a name has not made the file
+			known := e.Pidfd == unix.FAN_NOPIDFD
+			if e.Pidfd >= 0 {
+				event.Process, known = process(e.Pidfd)
+			}
+			if known {
+				event.PID = e.PID
+			}
 		}
 		w.reader.events = append(w.reader.events, event)
 	}

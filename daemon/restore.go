@@ -195,7 +195,7 @@ func (r *registered) restoreClaim(d *Daemon, c records.Claim, uid uint32, dead b
 			closeFile(f)
 			return err
 		}
-		if at != there {
+		if at == taken {
 			closeFile(f)
 			return nil
 		}
