@@ -1,0 +1,17 @@
+// Package failpoint lets a step of the program fail, or kill the process, where a test says so. It is built in with the tag
+// "failpoints" only, for the tests below test/faults; without it a point is an empty function that is compiled away.
+//
+// A point is named for what comes next: the system call, or the step of a greater whole ("record/rename"). It is hit before that.
+// What is to happen is said by the environment variable SOCKWATCH_FAILPOINTS, read once: rules separated by commas, the first one that
+// matches is followed.
+//
+//	unlinkat=EIO        each unlinkat(2) fails with EIO, and is not made
+//	unlinkat:2=ENOSPC   the second one does
+//	*:17=kill           the seventeenth point of all kills the process by SIGKILL
+//
+// A rule with a number counts what matches its name, from 1. What happens is told on stderr, a line each:
+//
+//	failpoint: 17 unlinkat: kill
+//
+// in which the number counts all points. A rule that cannot be read ends the process, with exit code 2.
+package failpoint
