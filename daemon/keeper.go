@@ -20,6 +20,8 @@ type keeper struct {
 	mu     sync.Mutex
 	due    *sync.Cond
 	dirty  map[*watch.Owner]struct{}
+	held   map[*watch.Owner]int      // not to be kept now, by how many want that
+	failed map[*watch.Owner]struct{} // for want of descriptors, which the end of something may have given back
 	closed bool
 	done   sync.WaitGroup
 	said   varlink.PerUser // of records that could not be kept
@@ -28,7 +30,7 @@ type keeper struct {
 }
 
 func newKeeper(d *Daemon) *keeper {
-	k := &keeper{d: d, dirty: map[*watch.Owner]struct{}{}}
+	k := &keeper{d: d, dirty: map[*watch.Owner]struct{}{}, held: map[*watch.Owner]int{}, failed: map[*watch.Owner]struct{}{}}
 	k.due = sync.NewCond(&k.mu)
 	return k
 }
@@ -38,36 +40,74 @@ func (k *keeper) changed(o *watch.Owner) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.dirty[o] = struct{}{}
-	k.due.Signal()
+	if k.held[o] == 0 {
+		k.due.Signal()
+	}
+}
+
+// hold puts off what changed does until it is released: who makes several claims keeps them together.
+func (k *keeper) hold(o *watch.Owner) (release func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held[o]++
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.held[o]--; k.held[o] == 0 {
+			delete(k.held, o)
+		}
+		k.due.Signal()
+	}
 }
 
 func (k *keeper) start() { k.done.Go(k.run) }
 
 func (k *keeper) run() {
-	failed := map[*watch.Owner]struct{}{} // for want of descriptors, which the end of something may have given back
 	for {
-		k.mu.Lock()
-		for len(k.dirty) == 0 && !k.closed {
-			k.due.Wait()
-		}
-		maps.Copy(k.dirty, failed)
-		if k.closed {
-			k.mu.Unlock()
+		batch := k.await()
+		if batch == nil {
 			return
 		}
-		dirty := k.dirty
-		k.dirty = map[*watch.Owner]struct{}{}
-		k.mu.Unlock()
-		clear(failed)
-		for o := range dirty {
+		for _, o := range batch {
+			if !k.isDirty(o) {
+				continue // somebody has kept it since
+			}
 			if err := k.keep(o); err != nil {
 				k.tell(o, err)
-				if wanting(err) {
-					failed[o] = struct{}{}
-				}
 			}
 		}
 	}
+}
+
+// await waits until there are owners whose records are to be kept. Those that failed before are among them then. Nil is that the keeper is
+// closed.
+func (k *keeper) await() (batch []*watch.Owner) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for !k.closed {
+		for o := range k.dirty {
+			if k.held[o] == 0 {
+				batch = append(batch, o)
+			}
+		}
+		if len(batch) > 0 {
+			for o := range k.failed {
+				k.dirty[o] = struct{}{}
+				batch = append(batch, o)
+			}
+			clear(k.failed)
+			return batch
+		}
+		k.due.Wait()
+	}
+	return nil
+}
+
+func (k *keeper) isDirty(o *watch.Owner) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, is := k.dirty[o]
+	return is
 }
 
 // tell logs that a record could not be kept.
@@ -94,6 +134,7 @@ func (k *keeper) close() {
 	k.done.Wait()
 	k.mu.Lock()
 	dirty := k.dirty // the watcher goes on telling of changes
+	maps.Copy(dirty, k.failed)
 	k.dirty = map[*watch.Owner]struct{}{}
 	k.mu.Unlock()
 	for o := range dirty {
@@ -106,6 +147,19 @@ func (k *keeper) close() {
 func (k *keeper) keep(o *watch.Owner) error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
+	k.mu.Lock()
+	delete(k.dirty, o) // as it is now is how it is kept
+	k.mu.Unlock()
+	err := k.write(o)
+	if wanting(err) {
+		k.mu.Lock()
+		k.failed[o] = struct{}{}
+		k.mu.Unlock()
+	}
+	return err
+}
+
+func (k *keeper) write(o *watch.Owner) error {
 	id := o.Identity()
 	if id == (pidfd.Identity{}) || id.BootID == "" { // without a process, or of one that was gone when it was found: it is settled at once
 		return nil

@@ -97,6 +97,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		return nil, err
 	}
 	keep = true // the watcher has it
+	defer d.keeper.hold(r.owner)()
 	d.mu.Lock()
 	d.owners[id], d.byOwner[r.owner] = r, r
 	d.byUID[u.UID]++
@@ -122,6 +123,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 // orWithdrawn makes claims of an owner that is registered, and keeps its record. With an error none of them is there, but for those that
 // were: what is refused is not done after all, and what does not fit into the record would be lost with the daemon.
 func (d *Daemon) orWithdrawn(r *registered, claim func() ([]*watch.Claim, error)) error {
+	defer d.keeper.hold(r.owner)()
 	before := r.owner.Claims()
 	claims, err := claim()
 	if err == nil {
