@@ -169,19 +169,19 @@ func TestReadIsBounded(t *testing.T) {
 	})
 }
 
-// Read returns beside somebody who never stops making names.
+// Read returns beside somebody who never stops making names, and is never so far ahead that the queues overflow.
 func TestReadBesideMaker(t *testing.T) {
 	each(t, func(t *testing.T, w *Watcher) {
 		dir := testutil.TempDir(t)
 		watchSpace(t, w, dir)
-		stop := make(chan struct{})
+		stop, ahead := make(chan struct{}), make(chan struct{}, 256)
 		var maker sync.WaitGroup
 		maker.Go(func() {
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
 					return
-				default:
+				case ahead <- struct{}{}:
 				}
 				name := dir + "/" + strconv.Itoa(i)
 				touch(t, name)
@@ -193,6 +193,9 @@ func TestReadBesideMaker(t *testing.T) {
 			if err := w.Read(func(events []Event) {
 				for _, e := range events {
 					if e.Op == Appeared {
+						if !appeared[e.Name] {
+							<-ahead
+						}
 						appeared[e.Name] = true
 					} else if e.Op == Vanished && !appeared[e.Name] {
 						t.Errorf("%s vanished before it appeared", e.Name)

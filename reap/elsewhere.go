@@ -46,7 +46,8 @@ func RemoveElsewhere(unfinished []Unfinished) []Result {
 			u.Result.Elsewhere = false
 			results[i] = u.File.removeOthers(pr, names[u.File], err, u.Result, o)
 		}
-		results[i].Path, results[i].DryRun, results[i].Took = u.File.path, o.DryRun, u.Result.Took+time.Since(start)
+		results[i].Took = u.Result.Took
+		results[i].finish(u.File, o, start)
 	}
 	return results
 }

@@ -45,7 +45,7 @@ func (f *File) Remove(o RemoveOptions) Result {
 		o.As = f.as
 	}
 	r := f.remove(o)
-	r.Path, r.DryRun, r.Took = f.path, o.DryRun, time.Since(start)
+	r.finish(f, o, start)
 	return r
 }
 
@@ -223,7 +223,7 @@ func (p pin) drop(pr prober, ask func(pin, prober) (r Result, dead bool)) Result
 	if err := sys.Unlink(p.dir.fd, private); err != nil {
 		return p.unhide(private, refusal("unlink", err))
 	}
-	return Result{Outcome: OutcomeRemoved}
+	return Result{Outcome: OutcomeRemoved, At: time.Now()}
 }
 
 // hide renames the entry to a private name, so that nobody can bind under the name that is then unlinked.

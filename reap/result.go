@@ -104,7 +104,16 @@ type Result struct {
 	DryRun  bool  // nothing was touched: this is what would have been
 	// Elsewhere: the inode may have other names in its directory, which were not looked for: see RemoveOptions.NameOnly.
 	Elsewhere bool
-	Took      time.Duration // of the decision and the removal together
+	At        time.Time     // when the file was gone from its name, or was found to be kept
+	Took      time.Duration // of the decision and the removal together, until then
+}
+
+// finish fills in what every Result says of what was begun at start.
+func (r *Result) finish(f *File, o RemoveOptions, start time.Time) {
+	if r.At.IsZero() {
+		r.At = time.Now()
+	}
+	r.Path, r.DryRun, r.Took = f.path, o.DryRun, r.Took+max(0, r.At.Sub(start))
 }
 
 // Unopened is the Result of a sock-file that Open or OpenIn gave an error for: gone, replaced by something else, or not
@@ -116,7 +125,7 @@ func Unopened(path string, err error) Result {
 	} else {
 		r = refusal("open", err)
 	}
-	r.Path = path
+	r.Path, r.At = path, time.Now()
 	return r
 }
 

@@ -1,8 +1,6 @@
 package watch
 
 import (
-	"time"
-
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -26,7 +24,7 @@ type userDir struct {
 type search struct {
 	claim *Claim
 	what  reap.Unfinished
-	then  func(r reap.Result, done time.Time) // called by the loop
+	then  func(r reap.Result) // called by the loop
 }
 
 // reading is of a file that is, or is about to be, read by the search.
@@ -37,12 +35,12 @@ type reading struct {
 
 // removeElsewhere finishes an attempt to remove a claim's file whose result r says Elsewhere, and then does the rest. Until then there is no
 // other attempt. The loop calls it.
-func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Result, done time.Time)) {
+func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Result)) {
 	w.mu.Lock()
 	f, o := c.file, w.options(c)
 	w.mu.Unlock()
 	c.wait().elsewhere = true
-	w.lookElsewhere(c, reap.Unfinished{File: f, Options: o, Result: r}, func(r reap.Result, done time.Time) {
+	w.lookElsewhere(c, reap.Unfinished{File: f, Options: o, Result: r}, func(r reap.Result) {
 		w.mu.Lock()
 		c.later.elsewhere = false
 		if c.state == committed && r.Outcome != reap.OutcomeRemoved {
@@ -52,7 +50,7 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 		w.mu.Unlock()
 		switch {
 		case same:
-			then(r, done)
+			then(r)
 		case due: // it has got another file meanwhile
 			w.settle(c.owner, []*Claim{c}, c.owner.exitAt)
 		}
@@ -63,7 +61,7 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 }
 
 // lookElsewhere has the other names of a claim's file looked for.
-func (w *Watcher) lookElsewhere(c *Claim, what reap.Unfinished, then func(r reap.Result, done time.Time)) {
+func (w *Watcher) lookElsewhere(c *Claim, what reap.Unfinished, then func(r reap.Result)) {
 	e := &w.elsewhere
 	if e.read == nil {
 		e.dirs, e.waiting, e.read = map[uint32][]reap.Directory{}, map[userDir][]search{}, map[*reap.File]*reading{}
@@ -107,13 +105,12 @@ func (w *Watcher) nextElsewhere() {
 	}
 	w.loop.Go(func() {
 		results := reap.RemoveElsewhere(what)
-		done := now()
 		w.post(func() {
 			found := e.busy
 			e.busy = nil
 			for i, s := range found {
 				e.finished(s.what.File)
-				s.then(results[i], done)
+				s.then(results[i])
 			}
 			w.nextElsewhere()
 		})

@@ -6,7 +6,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -137,7 +136,7 @@ func TestElsewhereInTurn(t *testing.T) {
 			}
 			c := newClaim(&Owner{w: w.Watcher, uid: uid, id: pidfd.Identity{}}, f.Path(), SourceNotify)
 			c.file = f
-			w.lookElsewhere(c, reap.Unfinished{File: f, Options: reap.RemoveOptions{DryRun: true}}, func(reap.Result, time.Time) {
+			w.lookElsewhere(c, reap.Unfinished{File: f, Options: reap.RemoveOptions{DryRun: true}}, func(reap.Result) {
 				order = append(order, uid)
 				f.Close()
 			})

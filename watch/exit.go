@@ -54,11 +54,11 @@ func (o *Owner) died() {
 		if behind && pending {
 			continue
 		}
-		r, done := w.attempt(c)
+		r := w.attempt(c)
 		if behind && (r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced) {
 			continue
 		}
-		tried = append(tried, attempted{c, r, done})
+		tried = append(tried, attempted{c, r})
 	}
 	exit := o.process.Exit()
 	info, err := o.process.Info()
@@ -72,7 +72,7 @@ func (o *Owner) died() {
 	o.exited.fire()
 	w.mu.Unlock()
 	for _, a := range tried {
-		w.conclude(a.claim, a.result, at, a.done)
+		w.conclude(a.claim, a.result, at)
 	}
 	if !behind {
 		o.ended()
@@ -91,7 +91,6 @@ func (o *Owner) died() {
 type attempted struct {
 	claim  *Claim
 	result reap.Result
-	done   time.Time
 }
 
 // behind tells whether something that an owner did before its end may not have been looked at yet.
@@ -138,8 +137,8 @@ func (o *Owner) ended() {
 // settle tries to remove claims of an owner that died at the given time.
 func (w *Watcher) settle(o *Owner, claims []*Claim, at time.Time) {
 	for _, c := range claims {
-		r, done := w.attempt(c)
-		w.conclude(c, r, at, done)
+		r := w.attempt(c)
+		w.conclude(c, r, at)
 	}
 	w.mu.Lock()
 	w.settledIfDone(o)
@@ -229,20 +228,20 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 }
 
 // attempt tries to remove the file of a claim.
-func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
+func (w *Watcher) attempt(c *Claim) reap.Result {
 	w.mu.Lock()
 	path, file, action, aborted := c.path, c.file, c.action, c.state != armed || w.closed
 	w.mu.Unlock()
 	if aborted || c.later != nil && c.later.elsewhere {
-		return reap.Result{Path: path, Err: reap.ErrAborted}, now()
+		return reap.Result{Path: path, Err: reap.ErrAborted}
 	}
 	if file == nil {
 		found, err := c.owner.openFile(path)
 		if err != nil {
 			if action == ActionIgnore {
-				return c.ignore(), now()
+				return c.ignore()
 			}
-			return reap.Unopened(path, err), now()
+			return reap.Unopened(path, err)
 		}
 		at := w.where(found)
 		w.mu.Lock()
@@ -256,7 +255,7 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 			c.withdraw()
 			c.discard()
 			w.mu.Unlock()
-			return reap.Result{Path: path, Err: reap.ErrAborted}, now()
+			return reap.Result{Path: path, Err: reap.ErrAborted}
 		default:
 			// Found only now: if it is alive, it is somebody else's.
 			c.wait().final = true
@@ -266,12 +265,12 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		w.mu.Unlock()
 	}
 	if action == ActionIgnore {
-		return c.ignore(), now()
+		return c.ignore()
 	}
 	w.mu.Lock()
 	options := w.options(c)
 	w.mu.Unlock()
-	r = file.Remove(options)
+	r := file.Remove(options)
 	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
@@ -279,7 +278,7 @@ func (w *Watcher) attempt(c *Claim) (r reap.Result, done time.Time) {
 		}
 		w.mu.Unlock()
 	}
-	return r, now()
+	return r
 }
 
 // options are those of a removal of the claim's file: by its own name, for removeElsewhere does the rest. The caller holds w.mu.
@@ -298,12 +297,12 @@ func (c *Claim) ignore() reap.Result {
 }
 
 // conclude records the result of an attempt, or has it repeated. at is when the owner, or the last holder, ended.
-func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
+func (w *Watcher) conclude(c *Claim, r reap.Result, at time.Time) {
 	if errors.Is(r.Err, reap.ErrAborted) {
 		return // released meanwhile
 	}
 	if r.Elsewhere {
-		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) { w.conclude(c, r, at, done) })
+		w.removeElsewhere(c, r, func(r reap.Result) { w.conclude(c, r, at) })
 		return
 	}
 	if c.later != nil {
@@ -317,7 +316,7 @@ func (w *Watcher) conclude(c *Claim, r reap.Result, at, done time.Time) {
 		w.mu.Unlock()
 		return
 	}
-	w.outcome(c, r, done)
+	w.outcome(c, r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.state != withdrawn {
@@ -335,13 +334,16 @@ func transient(r reap.Result) bool {
 }
 
 // outcome records and tells what became of a claim. Being kept for the same reason once more is no news.
-func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
+func (w *Watcher) outcome(c *Claim, r reap.Result) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.state == withdrawn {
 		return
 	}
 	r.DryRun = w.dryRun || c.action == ActionReport
+	if r.At.IsZero() {
+		r.At = now()
+	}
 	o, first := c.owner, c.result == nil
 	if !first && c.result.Outcome == r.Outcome && c.result.Reason == r.Reason {
 		return
@@ -357,7 +359,7 @@ func (w *Watcher) outcome(c *Claim, r reap.Result, done time.Time) {
 		root.keeps(c, r)
 	}
 	e := Event{
-		Time: done, Kind: KindOutcome, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: o.exit,
+		Time: r.At, Kind: KindOutcome, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: o.exit,
 		Source: c.source, Result: r,
 	}
 	since := o.exitAt

@@ -3,7 +3,6 @@ package watch
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
@@ -84,14 +83,14 @@ func (o *Owner) checkOld() {
 		if r.Outcome != reap.OutcomeGone {
 			continue
 		}
-		w.lookElsewhere(l.claim, reap.Unfinished{File: l.file, Options: options, Result: r}, func(r reap.Result, done time.Time) {
+		w.lookElsewhere(l.claim, reap.Unfinished{File: l.file, Options: options, Result: r}, func(r reap.Result) {
 			c := l.claim
 			w.mu.Lock()
 			gone := r.Outcome == reap.OutcomeGone && c.state == armed && o.phase == watching && c.later == nil &&
 				c.file == l.file // else it has been found under another name
 			w.mu.Unlock()
 			if gone {
-				w.outcome(c, r, done)
+				w.outcome(c, r)
 				w.mu.Lock()
 				c.withdraw()
 				c.discard()

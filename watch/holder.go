@@ -171,7 +171,7 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 		w.keep(c, kept)
 		return
 	}
-	w.outcome(c, kept, now())
+	w.outcome(c, kept)
 	w.mu.Lock()
 	w.unseen.remove(c)
 	w.settledIfDone(c.owner)

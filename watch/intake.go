@@ -221,7 +221,7 @@ func (w *Watcher) vanished(c *Claim) {
 		if !ok {
 			return
 		}
-		w.outcome(c, reap.Result{Path: path, Outcome: reap.OutcomeGone}, now())
+		w.outcome(c, reap.Result{Path: path, Outcome: reap.OutcomeGone})
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		c.withdraw()

@@ -103,17 +103,17 @@ func (w *Watcher) retryDue(t time.Time) {
 
 // retry tries once more to remove a file that was alive.
 func (w *Watcher) retry(c *Claim) {
-	r, done := w.attempt(c)
-	w.retried(c, r, done)
+	r := w.attempt(c)
+	w.retried(c, r)
 }
 
-func (w *Watcher) retried(c *Claim, r reap.Result, done time.Time) {
+func (w *Watcher) retried(c *Claim, r reap.Result) {
 	if r.Elsewhere {
-		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) { w.retried(c, r, done) })
+		w.removeElsewhere(c, r, func(r reap.Result) { w.retried(c, r) })
 		return
 	}
 	if r.Outcome != reap.OutcomeAlive && !transient(r) {
-		w.conclude(c, r, c.later.since, done)
+		w.conclude(c, r, c.later.since)
 		w.mu.Lock()
 		w.settledIfDone(c.owner)
 		w.mu.Unlock()
@@ -132,7 +132,7 @@ func (w *Watcher) retried(c *Claim, r reap.Result, done time.Time) {
 
 // keep records that a claim is kept and nobody can be watched whose end would settle it.
 func (w *Watcher) keep(c *Claim, r reap.Result) {
-	w.outcome(c, r, now())
+	w.outcome(c, r)
 	w.mu.Lock()
 	if c.later.final && r.Outcome == reap.OutcomeAlive {
 		c.state = ended
@@ -156,16 +156,16 @@ func (w *Watcher) retryUnseen(o *Owner) {
 
 func (w *Watcher) retryAll(claims []*Claim) {
 	for _, c := range claims {
-		r, done := w.attempt(c)
-		w.retriedUnseen(c, r, done)
+		r := w.attempt(c)
+		w.retriedUnseen(c, r)
 	}
 }
 
-func (w *Watcher) retriedUnseen(c *Claim, r reap.Result, done time.Time) {
+func (w *Watcher) retriedUnseen(c *Claim, r reap.Result) {
 	switch {
 	case r.Elsewhere:
-		w.removeElsewhere(c, r, func(r reap.Result, done time.Time) {
-			w.retriedUnseen(c, r, done)
+		w.removeElsewhere(c, r, func(r reap.Result) {
+			w.retriedUnseen(c, r)
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if c.state == armed && len(c.later.holders) == 0 { // its own turn may have come meanwhile, in vain
@@ -173,7 +173,7 @@ func (w *Watcher) retriedUnseen(c *Claim, r reap.Result, done time.Time) {
 			}
 		})
 	case r.Outcome != reap.OutcomeAlive && !transient(r):
-		w.conclude(c, r, c.later.since, done)
+		w.conclude(c, r, c.later.since)
 		w.mu.Lock()
 		w.settledIfDone(c.owner)
 		w.mu.Unlock()
