@@ -35,30 +35,40 @@ func (o *Owner) ready(reaped bool) {
 
 // died settles the claims of an owner whose end was just reported.
 //
-// What it made and reported before its end may not have been looked at yet. What is known is removed at once; the rest waits until that
-// is done, and so does what seems to be gone or another's: it may have been moved, or made anew, in the meantime.
+// What is there is removed at once. What the owner made and reported before its end may not have been looked at yet: so what seems to be gone or
+// another's waits until that is done, as it may have been moved, or made anew, and so does what is not known yet.
 func (o *Owner) died() {
 	w, at := o.w, now()
-	behind := w.behind(o)
 	w.mu.Lock()
 	o.phase, o.exitAt = ending, at
-	claims := slices.Clone(o.claims)
+	var known, pending []*Claim
+	for _, c := range o.claims {
+		if c.file != nil {
+			known = append(known, c)
+		} else {
+			pending = append(pending, c)
+		}
+	}
 	w.mu.Unlock()
 
-	// The files first: what there is to tell of the process can wait, and costs as much.
+	// The files first: all else can wait, and costs as much.
 	var tried []attempted
-	for _, c := range claims {
-		w.mu.Lock()
-		pending := c.file == nil
-		w.mu.Unlock()
-		if behind && pending {
-			continue
+	var missing []*Claim
+	for _, c := range known {
+		if r := w.attempt(c); missed(r) {
+			missing = append(missing, c)
+		} else {
+			tried = append(tried, attempted{c, r})
 		}
-		r := w.attempt(c)
-		if behind && (r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced) {
-			continue
+	}
+	behind := w.behind(o)
+	if !behind {
+		missing = append(missing, pending...)
+	}
+	for _, c := range missing { // once more: by what is known now
+		if r := w.attempt(c); !behind || !missed(r) {
+			tried = append(tried, attempted{c, r})
 		}
-		tried = append(tried, attempted{c, r})
 	}
 	exit := o.process.Exit()
 	info, err := o.process.Info()
@@ -85,6 +95,11 @@ func (o *Owner) died() {
 			o.ended()
 		})
 	})
+}
+
+// missed tells whether an attempt found no file to remove, or another one.
+func missed(r reap.Result) bool {
+	return r.Outcome == reap.OutcomeGone || r.Outcome == reap.OutcomeReplaced
 }
 
 // attempted is a claim that was tried to be removed.
