@@ -23,7 +23,7 @@ type suite struct {
 var leftOut = map[string]struct{ skip, why string }{
 	"reap":             {"^(TestSweepAgainstServers|TestSweepMany)$", "thousands of lives and files, which take minutes each"},
 	"internal/notifyd": {"^TestManyMessages$", "it waits for 200,000 messages, longer than a child may be silent"},
-	"watch":            {"^(TestManyOwners|TestReportFlood)$", "8,000 processes and a million messages, which take minutes each"},
+	"watch":            {"^(TestManyOwners|TestReportFlood|TestBindStorm)$", "8,000 processes, a million messages, 100,000 binds, which take minutes each"},
 }
 
 // chosen are of packages whose other tests do not depend on the kernel.
