@@ -24,8 +24,9 @@ enum via {
 };
 
 enum flag {
-	FLAG_TRUNCATED = 1 << 0, // the path has more elements, towards the root
-	FLAG_OUTSIDE = 1 << 1,   // the way up ended at the root of the mount namespace, not at the process's
+	FLAG_TRUNCATED = 1 << 0, // the way up was too long to come to the process's root directory
+	FLAG_OUTSIDE = 1 << 1,   // it did not lead through the process's root directory
+	FLAG_TOP = 1 << 2,       // it came to the root of the mount namespace
 };
 
 #define COMM_SIZE 16     // TASK_COMM_LEN, with the NUL
@@ -55,10 +56,12 @@ struct event {
 	u32 uid, euid; // in the initial user namespace
 	u32 mount_ns, pid_ns, net_ns; // inode numbers; net_ns is the socket's
 	s32 result;    // of bind
+	u32 root_len;  // bytes of path below the process's root directory: all, unless that is not the mount namespace's
 	char comm[COMM_SIZE];
 	char raw[SUN_PATH_SIZE]; // the name that bind was given
-	// The elements of the path, each with a NUL, the last one of the path first. Only path_len bytes of it are sent. The part
-	// beyond PATH_SIZE lets the last name that is written begin before PATH_SIZE and end after it.
+	// The elements of the path from the root of the mount namespace, each with a NUL, the last one of the path first. Only
+	// path_len bytes of it are sent. The part beyond PATH_SIZE lets the last name that is written begin before PATH_SIZE and end
+	// after it.
 	char path[PATH_SIZE + NAME_SIZE];
 };
 

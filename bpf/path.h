@@ -17,10 +17,13 @@ static always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (void *)mnt - member_offset(struct mount, mnt);
 }
 
-// write_path walks from the file up to the root directory of the process and writes every name it meets to e->path: the way
-// d_path goes in the kernel (fs/d_path.c), but from the end of the path to its begin, each name behind the one before. To
-// write it in the order of reading would need a place that depends on all the names' lengths, and to prove to the verifier
-// that it is within the buffer takes it more steps than it will do.
+// write_path walks from the file up to the root of its mount namespace and writes every name it meets to e->path: the way d_path
+// goes in the kernel (fs/d_path.c), but from the end of the path to its begin, each name behind the one before. To write it in
+// the order of reading would need a place that depends on all the names' lengths, and to prove to the verifier that it is within
+// the buffer takes it more steps than it will do.
+//
+// On the way it notes where it meets the root directory of the process. What is above that only chroot(2) adds: it is for who
+// looks for the file when the process is gone, and its root directory is not to be found by it any more.
 static always_inline void write_path(struct event *e, struct path *file, struct task_struct *task)
 {
 	struct fs_struct *fs = read_kernel(task, fs);
@@ -35,18 +38,19 @@ static always_inline void write_path(struct event *e, struct path *file, struct 
 	volatile u32 *length = &e->head.path_len;
 
 	*length = 0;
+	e->root_len = 0;
 	e->head.flags = FLAG_TRUNCATED;
 	for (int i = 0; i < MAX_STEPS; i++) {
 		if (dentry == root && mnt == root_mnt) {
+			e->root_len = *length;
 			e->head.flags = 0;
-			break;
 		}
 		struct dentry *parent = read_kernel(dentry, d_parent);
 		if (dentry == read_kernel(mnt, mnt_root) || dentry == parent) {
 			// The root of a filesystem: go on at the place where that is mounted.
 			struct mount *below = read_kernel(mount, mnt_parent);
 			if (below == mount) {
-				e->head.flags = FLAG_OUTSIDE;
+				e->head.flags = e->head.flags ? FLAG_OUTSIDE | FLAG_TOP : FLAG_TOP;
 				break;
 			}
 			dentry = read_kernel(mount, mnt_mountpoint);

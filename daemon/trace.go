@@ -42,7 +42,12 @@ func (t *trace) set(d *Daemon, wanted config.Trace) {
 		d.log.Info().Err(refusal.Err).Stringer("hooks", refusal.Hooks).Msg("the kernel refuses these hooks")
 	}
 	d.log.Info().Stringer("hooks", kernel.Hooks()).Msg("every bind is traced")
-	t.source = tracing.Start(d.watcher, kernel, tracing.Options{Log: d.log, Open: d.openTraced})
+	t.source = tracing.Start(d.watcher, kernel, tracing.Options{
+		Log: d.log, Open: d.openTraced,
+		Lost: func(n uint64) {
+			d.log.Warn().Uint64("lost", n).Msg("the kernel tells of binds faster than they are read: what is still there of those that were lost is looked for")
+		},
+	})
 }
 
 // state tells by which hooks binds are seen, "" is none, and how many events were lost.

@@ -3,11 +3,11 @@ package daemon
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/sockwatch/sockwatch/ebpf"
 	"github.com/sockwatch/sockwatch/internal/config"
 	"github.com/sockwatch/sockwatch/internal/testutil"
 	"github.com/sockwatch/sockwatch/reap"
@@ -90,7 +90,7 @@ action = "ignore"
 		}
 	}
 	c.claimed(before.child.PID(), reaped+"/before")
-	// A client that names the process has its files removed: that is another claim.
+	// A client that names the process has its files removed.
 	named := startPuppet(t)
 	named.do("bind", free+"/named")
 	c.claimed(named.child.PID(), free+"/named")
@@ -104,6 +104,9 @@ action = "ignore"
 		if e := outcome(path); e.Result.Outcome != reap.OutcomeRemoved || e.Result.DryRun {
 			t.Errorf("%+v", e)
 		}
+	}
+	if e := outcome(free + "/named"); e.Result.Outcome != reap.OutcomeRemoved || e.Result.DryRun {
+		t.Errorf("%+v", e)
 	}
 	if e := outcome(free + "/s"); e.Result.Outcome != reap.OutcomeRemoved || !e.Result.DryRun || e.Source != watch.SourceTrace {
 		t.Errorf("%+v", e)
@@ -134,13 +137,18 @@ action = "ignore"
 
 // TestTraceRefused: a daemon that may not trace says so once, and does all else.
 func TestTraceRefused(t *testing.T) {
-	if _, err := ebpf.Open(ebpf.Options{Hooks: ebpf.HooksFexit}); err == nil {
-		return
-	}
 	p := newPlace(t)
-	c := config.Default()
-	c.Trace = config.Trace{On: true, Hooks: ebpf.HooksFexit}
-	p.serve(c)
+	must(t, os.WriteFile(p.conf, []byte("[trace]\nhooks = \"auto\"\n"), 0o600))
+	daemon := testutil.Command(t, "daemon", p.dir, p.log, p.conf)
+	if os.Geteuid() == 0 { // as root, but with what the unit leaves it
+		testutil.Require(t, testutil.Program("setpriv"))
+		setpriv, err := exec.LookPath("setpriv")
+		must(t, err)
+		daemon.Args = append([]string{"setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", daemon.Path}, daemon.Args[1:]...)
+		daemon.Path = setpriv
+	}
+	p.child = testutil.Start(t, daemon)
+	p.child.Expect("ready")
 	client := p.dial()
 	status, err := client.c.Status(t.Context())
 	must(t, err)

@@ -36,14 +36,16 @@ const (
 	offPIDNS     = 84
 	offNetNS     = 88
 	offResult    = 92
-	offComm      = 96
-	offRaw       = 112
-	offPath      = 220
+	offRootLen   = 96
+	offComm      = 100
+	offRaw       = 116
+	offPath      = 224
 	sizeofComm   = offRaw - offComm
 	sizeofRaw    = offPath - offRaw
 	kindLost     = 3
 	flagTruncate = 1 << 0
 	flagOutside  = 1 << 1
+	flagTop      = 1 << 2
 )
 
 // nanosPerTick is that of the clock ticks in proc_pid_stat(5), of which there are 100 in a second whatever the kernel's own.
@@ -120,7 +122,21 @@ func (d *decoder) decode(b []byte) (Event, error) {
 	e.RawPath = cString(b[offRaw : offRaw+raw])
 	e.Result = int(int32(u32(offResult)))
 	var err error
-	e.Path, err = joinPath(path, !e.Truncated && !e.Outside)
+	if b[offFlags]&flagTop != 0 {
+		if e.FullPath, err = joinPath(path, true); err != nil {
+			return e, err
+		}
+	}
+	switch below := int(u32(offRootLen)); {
+	case e.Truncated, e.Outside:
+		e.Path, err = joinPath(path, false)
+	case below > len(path):
+		err = fmt.Errorf("%w: %d bytes of a path of %d", errMalformed, below, len(path))
+	case below == len(path) && e.FullPath != "": // of nearly all
+		e.Path = e.FullPath
+	default:
+		e.Path, err = joinPath(path[:below], true)
+	}
 	return e, err
 }
 

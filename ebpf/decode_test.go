@@ -33,7 +33,8 @@ func TestLayout(t *testing.T) {
 		"kind": offKind, "via": offVia, "flags": offFlags, "raw_len": offRawLen, "path_len": offPathLen, "time": offTime,
 		"socket": offSocket, "inode": offInode, "pid_inode": offPIDInode, "start": offStart, "dev": offDev, "pid": offPID,
 		"cgroup": offCgroup, "tid": offTID, "ns_pid": offNSPID, "uid": offUID, "euid": offEUID, "mount_ns": offMountNS,
-		"pid_ns": offPIDNS, "net_ns": offNetNS, "result": offResult, "comm": offComm, "raw": offRaw, "path": offPath,
+		"pid_ns": offPIDNS, "net_ns": offNetNS, "result": offResult, "root_len": offRootLen,
+		"comm": offComm, "raw": offRaw, "path": offPath,
 	}
 	for name, spec := range specs(t) {
 		event, ok := btf.UnderlyingType(spec.Maps["scratch"].Value).(*btf.Struct)
@@ -90,6 +91,8 @@ func message(kind Kind, raw string, elements ...string) []byte {
 	b[offKind], b[offRawLen] = byte(kind), byte(len(raw))
 	copy(b[offRaw:], raw)
 	binary.NativeEndian.PutUint32(b[offPathLen:], uint32(len(path)))
+	binary.NativeEndian.PutUint32(b[offRootLen:], uint32(len(path)))
+	b[offFlags] = flagTop
 	return append(b, path...)
 }
 
@@ -118,6 +121,36 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// TestDecodePaths: where the way up from the file has led to tells what the path is one from.
+func TestDecodePaths(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		flags      byte
+		below      int // bytes below the root directory of the process
+		path, full string
+		err        error
+	}{
+		{"root of the mount namespace", flagTop, 6, "/a/b/s", "/a/b/s", nil},
+		{"root directory of its own", flagTop, 4, "/b/s", "/a/b/s", nil},
+		{"no way to the root of the mount namespace", 0, 4, "/b/s", "", nil},
+		{"by no root directory", flagTop | flagOutside, 0, "a/b/s", "/a/b/s", nil},
+		{"no way to the root directory", flagTruncate, 0, "a/b/s", "", nil},
+		{"root directory behind the end", flagTop, 7, "", "", errMalformed},
+		{"root directory within a name", flagTop, 3, "", "", errMalformed},
+		{"the file itself a root directory", flagTop, 0, "", "", errMalformed},
+	} {
+		b := message(KindBound, "s", "s", "b", "a")
+		b[offFlags] = test.flags
+		binary.NativeEndian.PutUint32(b[offRootLen:], uint32(test.below))
+		got, err := new(decoder).decode(b)
+		if !errors.Is(err, test.err) {
+			t.Errorf("%s: %v, want %v", test.name, err, test.err)
+		} else if err == nil && (got.Path != test.path || got.FullPath != test.full) {
+			t.Errorf("%s: %q, in full %q; want %q, %q", test.name, got.Path, got.FullPath, test.path, test.full)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(message(KindBound, "./s", "s", "b", "a"))
 	f.Add(message(KindClosed, "")[:sizeofHead])
@@ -138,6 +171,9 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%+v", e)
 		}
 		if e.Kind == KindBound && !e.Truncated && !e.Outside && !strings.HasPrefix(e.Path, "/") {
+			t.Errorf("%+v", e)
+		}
+		if e.FullPath != "" && (e.FullPath[0] != '/' || len(e.FullPath) > len(b)) || strings.ContainsRune(e.FullPath, 0) {
 			t.Errorf("%+v", e)
 		}
 	})

@@ -41,6 +41,10 @@ type Event struct {
 	// Outside tells that Path does not lead through the process's root directory, as with a working directory outside of a
 	// chroot: it is the path from the root of the mount namespace, without its first "/".
 	Outside bool
+	// FullPath is Path from the root of the process's mount namespace, where the process's root directory is another one: chroot(2).
+	// Else it is Path. It is "" where the way up to there is too long; and it leads nowhere where that ended in a mount that umount(2)
+	// has taken away.
+	FullPath string
 	// RawPath is the name that was given to bind(2), of up to 108 bytes, perhaps relative.
 	RawPath string
 	// Result is what bind returned. Only 0 is reported.

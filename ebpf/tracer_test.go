@@ -216,7 +216,7 @@ func testBind(t *testing.T, e *events) {
 		Kind: KindBound, Via: ViaNative, Time: got.Time, Owner: owner, StartTime: stat.StartTime, TID: got.TID,
 		NSPID: p.PID(), UID: info.UID, EUID: info.EUID, Comm: info.Comm, CgroupID: got.CgroupID,
 		MountNS: namespaceOf(t, p.PID(), "mnt"), PIDNS: namespaceOf(t, p.PID(), "pid"), NetNS: namespaceOf(t, p.PID(), "net"),
-		Socket: socket, Dev: got.Dev, Inode: ino, Path: path, RawPath: path,
+		Socket: socket, Dev: got.Dev, Inode: ino, Path: path, FullPath: path, RawPath: path,
 	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -293,7 +293,7 @@ func testPaths(t *testing.T, e *events) {
 	} {
 		socket := p.bind(test.raw)
 		got := e.expect(p.PID(), KindBound, test.path)
-		if got.RawPath != test.raw || got.Socket != socket || got.Truncated || got.Outside {
+		if got.RawPath != test.raw || got.Socket != socket || got.Truncated || got.Outside || got.FullPath != got.Path {
 			t.Errorf("bind of socket %d to %q: %+v", socket, test.raw, got)
 		}
 	}
@@ -312,6 +312,8 @@ func testPaths(t *testing.T, e *events) {
 	p.bind("s")
 	if got := e.expect(p.PID(), KindBound, deep+"/s"); got.Truncated {
 		t.Errorf("%d bytes of path are said to be truncated", len(got.Path))
+	} else if got.FullPath != got.Path {
+		t.Errorf("in full it is %q", got.FullPath)
 	}
 	for range 120 {
 		if err := os.Mkdir(deep+"/d", 0o755); err != nil {
@@ -322,8 +324,8 @@ func testPaths(t *testing.T, e *events) {
 	}
 	p.bind("s")
 	got := e.next(p.PID())
-	if !got.Truncated || !strings.HasSuffix(deep+"/s", "/"+got.Path) {
-		t.Errorf("truncated: %t, to %q", got.Truncated, got.Path)
+	if !got.Truncated || !strings.HasSuffix(deep+"/s", "/"+got.Path) || got.FullPath != "" {
+		t.Errorf("truncated: %t, to %q; in full %q", got.Truncated, got.Path, got.FullPath)
 	}
 }
 
@@ -336,11 +338,13 @@ func testChroot(t *testing.T, e *events) {
 	p.do("chdir", dir)
 	p.do("chroot", "root")
 	p.bind("/run/in")
-	e.expect(p.PID(), KindBound, "/run/in")
+	if got := e.expect(p.PID(), KindBound, "/run/in"); got.FullPath != dir+"/root/run/in" {
+		t.Errorf("in full it is %q", got.FullPath)
+	}
 
 	// The working directory is still where it was.
 	p.bind("out")
-	if got := e.expect(p.PID(), KindBound, strings.TrimPrefix(dir, "/")+"/out"); !got.Outside {
+	if got := e.expect(p.PID(), KindBound, strings.TrimPrefix(dir, "/")+"/out"); !got.Outside || got.FullPath != dir+"/out" {
 		t.Errorf("not said to be outside of the root: %+v", got)
 	}
 }
@@ -354,6 +358,9 @@ func testMountNamespace(t *testing.T, e *events) {
 	dev, ino := p.stat(dir + "/s")
 	if got.Dev != dev || got.Inode != ino {
 		t.Errorf("file %d:%d, want %d:%d", got.Dev, got.Inode, dev, ino)
+	}
+	if got.FullPath != got.Path {
+		t.Errorf("in full it is %q", got.FullPath)
 	}
 	if ns := namespaceOf(t, p.PID(), "mnt"); got.MountNS != ns || ns == namespaceOf(t, os.Getpid(), "mnt") {
 		t.Errorf("mount namespace %d, want %d", got.MountNS, ns)

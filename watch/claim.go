@@ -141,7 +141,7 @@ func (w *Watcher) watchName(c *Claim) {
 func (w *Watcher) identify(c *Claim) {
 	f, err := c.owner.openFile(c.path)
 	if err != nil { // not there, or not a sock-file: pending
-		if exhausted(err) {
+		if failing(err) {
 			w.remember(c.path, []*Owner{c.owner})
 		}
 		return
@@ -203,8 +203,12 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 		_ = f.Close()
 		return c, false, nil
 	}
+	also := s
 	if c := w.files[f.ID()]; c != nil && c.owner != o && c.state == armed && c.later == nil {
 		switch {
+		case c.foundFor(o):
+			also, e = c.source, max(c.evidence, e)
+			c.giveWay()
 		case c.evidence > e:
 			c.strengthen(s)
 			_ = f.Close()
@@ -225,6 +229,7 @@ func (o *Owner) claimFile(f *reap.File, s Source, e evidence) (c *Claim, isNew b
 		return c, false, nil
 	}
 	c = newClaim(o, f.Path(), s)
+	c.source = min(c.source, also)
 	c.evidence = e
 	o.add(c)
 	o.setFile(c, f, at)
@@ -340,6 +345,7 @@ func (c *Claim) giveWay() {
 		return
 	}
 	c.withdraw()
+	o.forgetFile(c) // it is the other's from now on
 	o.w.tasks = append(o.w.tasks, func() {
 		o.w.mu.Lock()
 		defer o.w.mu.Unlock()
@@ -349,10 +355,24 @@ func (c *Claim) giveWay() {
 	o.w.wakeLoop()
 }
 
+// foundFor tells whether the claim is one that nothing tells of but tracing, on a file of o's own process: somebody has added that only after
+// its bind was seen. What is said of an owner that was added is meant; two claims of one file would have two outcomes. The caller holds w.mu.
+func (c *Claim) foundFor(o *Owner) bool {
+	return c.traced && c.owner != o && c.owner.id == o.id
+}
+
 // yields tells whether f is known better to be another owner's, and tells that claim that c is about it, too. The caller holds w.mu.
 func (o *Owner) yields(c *Claim, f *reap.File, e evidence) bool {
 	other := o.w.files[f.ID()]
-	if other == nil || other.owner == o || other.state != armed || other.later != nil || other.evidence <= e {
+	if other == nil || other.owner == o || other.state != armed || other.later != nil {
+		return false
+	}
+	if other.foundFor(o) {
+		c.evidence = max(c.evidence, other.evidence)
+		other.giveWay()
+		return false
+	}
+	if other.evidence <= e {
 		return false
 	}
 	other.strengthen(c.source)

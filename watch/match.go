@@ -92,10 +92,11 @@ func (w *Watcher) openFile(s *sighting) bool {
 			open = s.claim.owner.openFile
 		}
 		f, err := open(s.path)
+		if failing(err) {
+			w.log.Warn().Err(err).Str("path", s.path).Msg("look at a new sock-file; it is looked at again later")
+			w.remember(s.path, s.interested())
+		}
 		if err != nil { // gone again, or not a sock-file
-			if exhausted(err) {
-				w.remember(s.path, s.interested())
-			}
 			return false
 		}
 		s.file = f
@@ -477,6 +478,11 @@ func (o *Owner) matchUnmatched() {
 	for some := range slices.Chunk(seen, matchMost) {
 		w.match(some)
 	}
+}
+
+// failing tells whether an error says nothing of what was looked at: the kernel could not, and may another time.
+func failing(err error) bool {
+	return exhausted(err) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ESTALE) || errors.Is(err, unix.ENOSPC)
 }
 
 // exhausted tells whether an error is for want of something that others may give back.

@@ -16,6 +16,7 @@ import (
 	"github.com/sockwatch/sockwatch/internal/config"
 	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/internal/tracing"
+	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
 	"github.com/sockwatch/sockwatch/watch"
 )
@@ -53,11 +54,12 @@ Where the kernel is asked is chosen by --hooks:
     fexit       the end of the kernel's own function: also for 32-bit programs
                 and io_uring, and costs other system calls nothing
     tracepoint  the system call bind of 64-bit programs; slows every system call
-                of the machine by 75 to 160 ns
+                of the machine, by 15 to 25 ns
     sys_exit    every system call's end: also for 32-bit programs and io_uring;
-                slows every system call more
+                slows every system call of the machine, by 30 to 45 ns
     auto        fexit, or else tracepoint (the default)
 
+Times are measured on one machine; see docs/benchmarks.md.
 'sockwatch doctor' tells what this kernel allows. Of the flags --path, --comm,
 --uid and --cgroup a bind must meet all that are given, and one of those that
 are given more than once. Patterns are written as in the daemon's rules:
@@ -124,13 +126,21 @@ func hooksNames() []string {
 // traceFilter is what the flags of trace say.
 type traceFilter struct{ path, comm, uid, cgroup []string }
 
+// commBytes is TASK_COMM_LEN without the NUL byte: proc_pid_comm(5).
+const commBytes = 15
+
 // rule makes of the flags what the daemon's rules are made of.
 func (f *traceFilter) rule() (config.Rule, error) {
 	r := config.Rule{Path: f.path, Comm: f.comm, Cgroup: f.cgroup}
 	for name, patterns := range map[string][]string{"path": f.path, "comm": f.comm, "cgroup": f.cgroup} {
 		for _, pattern := range patterns {
-			if pattern == "" || !doublestar.ValidatePattern(pattern) {
+			switch {
+			case pattern == "" || !doublestar.ValidatePattern(pattern):
 				return r, usagef("--%s %q is not a pattern", name, pattern)
+			case name != "comm" && pattern[0] != '/':
+				return r, usagef("--%s %q matches nothing: it must begin with a slash; /**/%[2]s is that at any depth", name, pattern)
+			case name == "comm" && len(pattern) > commBytes && !strings.ContainsAny(pattern, `*?[]{}\`):
+				return r, usagef("--%s %q matches nothing: the kernel cuts names to %d bytes", name, pattern, commBytes)
 			}
 		}
 	}
@@ -159,6 +169,7 @@ type tracer struct {
 	cgroups  proc.Cgroups // of the goroutine that is told of binds
 
 	left []traced
+	lost uint64 // how many binds were lost, as far as that was told. Of the goroutine that is told of binds
 }
 
 // trace tells until ctx ends, a signal comes, or the duration is over.
@@ -167,11 +178,12 @@ func (t *tracer) trace(ctx context.Context, hooks ebpf.Hooks, duration time.Dura
 	if err != nil {
 		return err
 	}
-	ctx, stop := untilInterrupted(ctx)
+	interrupt, stop := untilInterrupted(ctx)
 	defer stop()
+	end := interrupt
 	if duration > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, duration)
+		end, cancel = context.WithTimeout(interrupt, duration)
 		defer cancel()
 	}
 	// It only looks on.
@@ -183,6 +195,7 @@ func (t *tracer) trace(ctx context.Context, hooks ebpf.Hooks, duration time.Dura
 	for _, refusal := range kernel.Refusals() {
 		t.app.complain("the kernel refuses %s: %s", refusal.Hooks, refusal.Err)
 	}
+	t.app.complain("tracing by %s; Ctrl-C ends it", kernel.Hooks())
 	if !t.asJSON {
 		t.header()
 	}
@@ -195,14 +208,14 @@ func (t *tracer) trace(ctx context.Context, hooks ebpf.Hooks, duration time.Dura
 		}
 	}()
 	source := tracing.Start(w, kernel, tracing.Options{
-		Log: t.app.log, Wanted: t.wanted, Bound: t.bound,
-		Lost: func() {
-			t.app.complain("%d binds came faster than they could be read: looking for what is still there", kernel.Drops())
-		},
+		Log: t.app.log, Wanted: t.wanted, Bound: t.bound, Lost: t.lose,
 	})
-	t.app.complain("tracing by %s; Ctrl-C ends it", kernel.Hooks())
-	<-ctx.Done()
-	err = source.Finish()
+	<-end.Done()
+	err = source.Finish(interrupt)
+	unfinished := errors.Is(err, context.Canceled)
+	if unfinished {
+		err = nil
+	}
 	w.SettleEnded()
 	events.Close()
 	<-told
@@ -212,12 +225,42 @@ func (t *tracer) trace(ctx context.Context, hooks ebpf.Hooks, duration time.Dura
 	if !t.asJSON {
 		t.sum()
 	}
+	t.sumLost(kernel.Drops(), unfinished)
 	return errors.Join(err, source.Close())
+}
+
+// viaScan is how a bind was learnt that was lost, and is still there.
+const viaScan = "scan"
+
+// lose says that binds are lost, once: how many it were in the end is said then.
+func (t *tracer) lose(n uint64) {
+	if t.lost == 0 {
+		t.app.complain("%s; what is still there of that is looked for, and told with (%s)", lostBinds(n), viaScan)
+		t.lost = n
+	}
+}
+
+// sumLost says how many binds were lost, unless that was said.
+func (t *tracer) sumLost(n uint64, unfinished bool) {
+	switch {
+	case unfinished:
+		t.app.complain("ended before all was looked for that is still there of the lost: %d in all", n)
+	case n > t.lost:
+		t.app.complain("%s in all; what was still there of that was looked for", lostBinds(n))
+	}
+}
+
+func lostBinds(n uint64) string {
+	what := "binds came faster than they could be read, and are lost"
+	if n == 1 {
+		what = "bind came faster than it could be read, and is lost"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // wanted tells whether a bind is told of.
 func (t *tracer) wanted(e ebpf.Event) bool {
-	c := config.Candidate{Path: e.Path, UID: e.EUID, Comm: e.Comm}
+	c := config.Candidate{Path: pathOf(e), UID: e.EUID, Comm: e.Comm}
 	if t.filtered {
 		if e.CgroupID != 0 {
 			c.Cgroup = t.cgroups.Path(e.CgroupID)
@@ -228,14 +271,22 @@ func (t *tracer) wanted(e ebpf.Event) bool {
 	return t.rule.Match(c)
 }
 
+// pathOf is the path of a bind, absolute also where it does not lead through the root directory of who has bound.
+func pathOf(e ebpf.Event) string {
+	if e.Outside && e.FullPath != "" {
+		return e.FullPath
+	}
+	return e.Path
+}
+
 // bound tells of a bind.
 func (t *tracer) bound(e ebpf.Event) {
 	at, via := e.Time, e.Via.String()
 	if e.Via == 0 { // events were lost, and this is still there
-		at, via = time.Now(), "scan"
+		at, via = time.Now(), viaScan
 	}
 	raw := newJSONPath(e.RawPath)
-	path := newJSONPath(e.Path)
+	path := newJSONPath(pathOf(e))
 	t.tell(traced{
 		Type: "bind", Time: jsonTime(at), Process: e.Owner.String(), PID: e.Owner.PID, Comm: e.Comm, UID: e.EUID,
 		jsonPath: &path, RawPath: raw.Path, RawPathB64: raw.PathB64, Via: via,
@@ -249,16 +300,23 @@ func (t *tracer) happened(e watch.Event) {
 	}
 	j := traced{
 		Type: e.Kind.String(), Time: jsonTime(e.Time), Process: e.Owner.String(), PID: e.Owner.PID, Comm: e.Comm, UID: e.UID,
-		Exit: e.Exit.String(),
+	}
+	ended := e.Kind == watch.KindExited || e.Exit != (pidfd.Exit{})
+	if ended {
+		j.Exit = e.Exit.String()
 	}
 	for i := range t.left {
-		if t.left[i].Process == j.Process { // of its end more is known when its parent has reaped it
+		if ended && t.left[i].Process == j.Process { // of its end more is known when its parent has reaped it
 			t.left[i].Exit = j.Exit
 		}
 	}
 	if e.Kind == watch.KindOutcome {
-		path, us := newJSONPath(withoutRoot(e.Result.Path)), e.AfterExit.Microseconds()
-		j.jsonPath, j.AfterExitUS = &path, &us
+		path := newJSONPath(withoutRoot(e.Result.Path))
+		j.jsonPath = &path
+		if ended {
+			us := e.AfterExit.Microseconds()
+			j.AfterExitUS = &us
+		}
 		j.Outcome, j.Reason = e.Result.Outcome.String(), string(e.Result.Reason)
 		if e.Result.Err != nil {
 			j.Error = oneLine(e.Result.Err)
@@ -345,6 +403,9 @@ func (j traced) more() string {
 	case "exit":
 		return j.Exit
 	case "left":
+		if j.Exit == "" {
+			return "  (its process lives)"
+		}
 		return "  (" + j.Exit + ")"
 	case "outcome":
 		about := []string{j.Outcome}

@@ -41,11 +41,7 @@ func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 		return nil, err
 	}
 	defer p.Close()
-	root := ""
-	if same, err := procfs.SameRoot(e.Owner.PID); err == nil && !same {
-		root = rootOf(e.Owner.PID)
-	}
-	f, err := s.openPath(e, root)
+	f, err := s.openPath(e, rootFor(e), belowRoot(e))
 	if err == nil {
 		return f, nil
 	}
@@ -59,21 +55,40 @@ func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 		}
 		_ = h.Close()
 	}
-	if f == nil {
-		return nil, errors.Join(err, heldErr)
+	if f != nil {
+		return f, err
 	}
-	return f, err
+	// What a thread has for itself may be gone with it.
+	if own, nsErr := inOwnMounts(e); nsErr == nil && own {
+		if f, fullErr := s.openPath(e, "", e.FullPath); fullErr == nil {
+			return f, nil
+		}
+	}
+	return nil, errors.Join(err, heldErr)
+}
+
+// rootFor is the root directory of an event's path, "" for ours. It is the thread's: unshare(2) gives that one of its own.
+func rootFor(e ebpf.Event) string {
+	for _, task := range []int{e.TID, e.Owner.PID} { // /proc has threads, too, and the thread may be gone
+		if same, err := procfs.SameRoot(task); err == nil {
+			if same {
+				return ""
+			}
+			return rootOf(task)
+		}
+	}
+	return ""
 }
 
 // openOfGone opens what a process has bound that is gone: by the path that the kernel saw, where that meant the same as to us, or in the
 // process's mount namespace, if somebody is there.
 func (s *Source) openOfGone(e ebpf.Event) (*reap.File, error) {
-	own, err := os.Stat("/proc/self/ns/mnt")
+	own, err := inOwnMounts(e)
 	if err != nil {
 		return nil, err
 	}
-	if inode(own) == uint64(e.MountNS) {
-		return s.openPath(e, "")
+	if own {
+		return s.openPath(e, "", e.FullPath)
 	}
 	for pid, err := range procfs.PIDs() {
 		if err != nil {
@@ -83,27 +98,45 @@ func (s *Source) openOfGone(e ebpf.Event) (*reap.File, error) {
 		if err != nil || inode(theirs) != uint64(e.MountNS) {
 			continue
 		}
-		if f, err := s.openPath(e, rootOf(pid)); err == nil {
+		f, err := s.openPath(e, rootOf(pid), e.FullPath)
+		if err != nil && belowRoot(e) != e.FullPath { // they may have the root directory in common
+			f, err = s.openPath(e, rootOf(pid), belowRoot(e))
+		}
+		if err == nil {
 			return f, nil
 		}
 	}
 	return nil, fmt.Errorf("%s: %w in the mount namespace of a process that is gone", e.Path, fs.ErrNotExist)
 }
 
+// inOwnMounts tells whether a path means to us what it meant to who has bound.
+func inOwnMounts(e ebpf.Event) (bool, error) {
+	own, err := os.Stat("/proc/self/ns/mnt")
+	return err == nil && inode(own) == uint64(e.MountNS), err
+}
+
+// belowRoot is the path from the process's root directory, "" where that leads not to the file.
+func belowRoot(e ebpf.Event) string {
+	if e.Truncated || e.Outside {
+		return ""
+	}
+	return e.Path
+}
+
 func rootOf(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/root" }
 
-// openPath opens the path of an event below a root directory.
-func (s *Source) openPath(e ebpf.Event, root string) (*reap.File, error) {
-	if e.Truncated || e.Outside {
+// openPath opens a path of an event's file below a root directory.
+func (s *Source) openPath(e ebpf.Event, root, path string) (*reap.File, error) {
+	if path == "" {
 		return nil, fmt.Errorf("%s: %w: the kernel knows no path from the root directory", e.Path, fs.ErrNotExist)
 	}
-	f, err := s.o.Open(root, e.Path)
+	f, err := s.o.Open(root, path)
 	if err != nil {
 		return nil, err
 	}
 	if !is(e, f) {
 		_ = f.Close()
-		return nil, fmt.Errorf("%s: %w", e.Path, errOther)
+		return nil, fmt.Errorf("%s: %w", path, errOther)
 	}
 	return f, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,9 +51,26 @@ func puppet() {
 		case "chroot":
 			check(unix.Chroot(args[1]))
 			check(os.Chdir("/"))
+		case "stray": // as chroot, but the working directory stays outside
+			check(unix.Chroot(args[1]))
 		case "tmpfs":
 			check(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 			check(unix.Mount("tmpfs", args[1], "tmpfs", 0, ""))
+		case "thread": // of its own everything, with another root directory, which binds and stays
+			done := make(chan error)
+			go func() {
+				runtime.LockOSThread()
+				err := unix.Unshare(unix.CLONE_FS | unix.CLONE_FILES)
+				if err == nil {
+					err = unix.Chroot(args[1])
+				}
+				if err == nil {
+					err = bind(args[2])
+				}
+				done <- err
+				select {}
+			}()
+			check(<-done)
 		case "brief": // as a child, which is gone when this is answered
 			cmd := exec.Command(self, args[1])
 			cmd.Env = append(os.Environ(), "SOCKWATCH_TEST_CHILD=brief")

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -24,26 +25,38 @@ func (s *Source) sockets() map[uint32]ebpf.Socket {
 	return bySocket
 }
 
+// scanLost claims what is there now of what was lost. The error is that of scan.
+func (s *Source) scanLost() error {
+	if err := s.lost.Err(); err != nil {
+		return err
+	}
+	s.told.scanBegins()
+	defer s.told.scanEnds()
+	return s.scan(s.lost, s.sockets(), true)
+}
+
 // scan claims the sock-files of sockets, each for the oldest process that has the socket: of a server and those that it has forked, the
-// server. With lost, who wants to know of binds is told of those that were not claimed.
-func (s *Source) scan(sockets map[uint32]ebpf.Socket, lost bool) {
-	for pid, held := range holders(sockets) {
-		if s.closing.Load() {
-			return
+// server. With lost, who wants to know of binds is told of those that were not claimed. The error is that of ctx.
+func (s *Source) scan(ctx context.Context, sockets map[uint32]ebpf.Socket, lost bool) error {
+	for pid, held := range holders(ctx, sockets) {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		s.scanProcess(pid, held, lost)
 	}
+	return ctx.Err()
 }
 
-// holders finds out which processes have sockets: for each of those that have one before all others, which ones.
-func holders(bySocket map[uint32]ebpf.Socket) map[int][]ebpf.Socket {
+// holders finds out which processes have sockets: for each of those that have one before all others, which ones. When ctx ends it is not
+// done.
+func holders(ctx context.Context, bySocket map[uint32]ebpf.Socket) map[int][]ebpf.Socket {
 	type process struct {
 		pid     int
 		started uint64
 	}
 	oldest := map[uint32]process{}
 	for pid, err := range procfs.PIDs() {
-		if err != nil {
+		if err != nil || ctx.Err() != nil {
 			break
 		}
 		if pid == os.Getpid() {

@@ -1,11 +1,11 @@
 package tracing
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"sync"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -24,8 +24,9 @@ type Options struct {
 	// Bound is told of each bind that is wanted, before it is claimed, and of each that was found after events were lost: of those Via is
 	// zero, and so is Time. Nil is nobody.
 	Bound func(ebpf.Event)
-	// Lost is told each time that events were lost, before what they told of is looked for. Nil is nobody.
-	Lost func()
+	// Lost is told how many events were lost since the beginning, each time that some were, before what they told of is looked for. Nil is
+	// nobody.
+	Lost func(n uint64)
 }
 
 // Source is a Tracer whose events become claims.
@@ -34,9 +35,13 @@ type Source struct {
 	watcher *watch.Watcher
 	tracer  *ebpf.Tracer
 	ended   sync.WaitGroup
-	closing atomic.Bool
 	scans   chan struct{} // one for each time that what was lost is to be looked for
 	told    told
+
+	// Until when what was bound before is looked for, and what was lost.
+	before, lost       context.Context
+	endBefore, endLost context.CancelFunc
+	unfinished         bool // what was lost was not all looked for. Of the goroutine that does
 
 	// Of the goroutine that reads.
 	claims map[uint64]*watch.Claim // by the inode of the socket, where its death will be told
@@ -50,14 +55,14 @@ func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
 	if s.o.Open == nil {
 		s.o.Open = openFile
 	}
+	s.lost, s.endLost = context.WithCancel(context.Background())
+	s.before, s.endBefore = context.WithCancel(s.lost)
 	s.ended.Go(s.run)
-	before := s.sockets() // now, lest what is bound later and lost is taken for old
-	s.ended.Go(func() {   // beside the reading: to look at thousands of processes takes seconds
-		s.scan(before, false)
+	sockets := s.sockets() // now, lest what is bound later and lost is taken for old
+	s.ended.Go(func() {    // beside the reading: to look at thousands of processes takes seconds
+		_ = s.scan(s.before, sockets, false)
 		for range s.scans {
-			s.told.scanBegins()
-			s.scan(s.sockets(), true)
-			s.told.scanEnds()
+			s.unfinished = s.scanLost() != nil || s.unfinished
 		}
 	})
 	return s
@@ -66,18 +71,24 @@ func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
 // Tracer is what the events come from, for its Hooks, Refusals and Drops.
 func (s *Source) Tracer() *ebpf.Tracer { return s.tracer }
 
-// Finish takes the programs off their hooks and waits until all is claimed that they told of. The Source must still be closed.
+// Finish takes the programs off their hooks and waits until all is claimed that they told of, and what was lost is looked for. What was
+// bound before is not looked for any longer: nothing will be told of it. The Source must still be closed.
 //
-// The error is that of reading, if that has failed before.
-func (s *Source) Finish() error {
+// The error is that of reading, if that has failed before, and that of ctx if it has ended before all was looked for that was lost.
+func (s *Source) Finish(ctx context.Context) error {
+	s.endBefore()
+	defer context.AfterFunc(ctx, s.endLost)()
 	err := s.tracer.Detach()
 	s.ended.Wait()
+	if s.unfinished {
+		err = errors.Join(err, ctx.Err())
+	}
 	return errors.Join(s.failed, err)
 }
 
 // Close ends the tracing. The claims stay the watcher's.
 func (s *Source) Close() error {
-	s.closing.Store(true)
+	s.endLost()
 	err := s.tracer.Close()
 	s.ended.Wait()
 	return err
@@ -89,9 +100,8 @@ func (s *Source) run() {
 		e, err := s.tracer.Read()
 		switch {
 		case errors.Is(err, ebpf.ErrDropped):
-			s.o.Log.Warn().Uint64("lost", s.tracer.Drops()).Msg("the kernel tells of binds faster than they are read: looking for what was lost")
 			if s.o.Lost != nil {
-				s.o.Lost()
+				s.o.Lost(s.tracer.Drops())
 			}
 			select {
 			case s.scans <- struct{}{}:

@@ -1,13 +1,17 @@
 package tracing
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +28,17 @@ var everyHooks = []ebpf.Hooks{ebpf.HooksFexit, ebpf.HooksTracepoint}
 var seen = map[string]func(*testing.T, *world){
 	"paths":                        testPaths,
 	"chroot":                       testChroot,
+	"thread with its own root":     testThread,
 	"mount namespace":              testMountNamespace,
 	"network and pid namespaces":   testOtherNamespaces,
 	"renamed":                      testRenamed,
 	"gone at once":                 testGoneAtOnce,
 	"gone before its event":        testGone,
+	"gone from a chroot":           testGoneFromChroot,
+	"gone from outside a chroot":   testGoneFromOutside,
 	"gone from a mount namespace":  testGoneFromMountNamespace,
+	"gone with a mount namespace":  testGoneWithMountNamespace,
+	"gone from a renamed place":    testGoneFromRenamed,
 	"inherited listener":           testInherited,
 	"not wanted":                   testNotWanted,
 	"own process":                  testOwnProcess,
@@ -78,6 +87,19 @@ func testChroot(t *testing.T, w *world) {
 	w.want(p)
 	p.do("chroot", w.path("root"))
 	p.do("bind", "/run/s")
+	w.next(watch.KindClaimed, p.PID())
+	present(t, inside)
+	p.Kill()
+	w.removed(p.PID())
+	absent(t, inside)
+}
+
+// testThread: it has its own root directory and descriptors, of which the process's do not tell.
+func testThread(t *testing.T, w *world) {
+	inside := w.path("root/run/s")
+	p := start(t, 0)
+	w.want(p)
+	p.do("thread", w.path("root"), "/run/s")
 	w.next(watch.KindClaimed, p.PID())
 	present(t, inside)
 	p.Kill()
@@ -165,6 +187,43 @@ func testGone(t *testing.T, w *world) {
 	absent(t, path)
 }
 
+// testGoneFromChroot: nobody has that root directory any more, and what has the same path below ours is somebody else's.
+func testGoneFromChroot(t *testing.T, w *world) {
+	other := w.path("s")
+	inside := w.path("root" + other)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: other, Net: "unix"})
+	must(t, err)
+	l.SetUnlinkOnClose(false)
+	must(t, l.Close())
+	w.hold(other)
+	p := start(t, 0)
+	p.do("chroot", w.path("root"))
+	p.do("bind", other)
+	w.held(other)
+	p.Kill()
+	present(t, inside)
+	w.release(other)
+	w.removed(p.PID())
+	absent(t, inside)
+	present(t, other)
+}
+
+// testGoneFromOutside: its path does not lead through its root directory.
+func testGoneFromOutside(t *testing.T, w *world) {
+	path := w.path("s")
+	p := start(t, 0)
+	w.want(p)
+	p.do("chdir", filepath.Dir(path))
+	p.do("stray", filepath.Dir(w.path("root/run")))
+	w.hold(path[1:])
+	p.do("bind", "s")
+	w.held(path[1:])
+	p.Kill()
+	w.release(path[1:])
+	w.removed(p.PID())
+	absent(t, path)
+}
+
 // testGoneFromMountNamespace: somebody else is still there.
 func testGoneFromMountNamespace(t *testing.T, w *world) {
 	path := w.path("tmpfs/s")
@@ -181,6 +240,33 @@ func testGoneFromMountNamespace(t *testing.T, w *world) {
 	if err := unix.Fstatat(dir, "s", &st, unix.AT_SYMLINK_NOFOLLOW); err != unix.ENOENT {
 		t.Errorf("the file is there: %v", err)
 	}
+}
+
+// testGoneWithMountNamespace: nobody is there any more who could reach the file, and nothing is told of it.
+func testGoneWithMountNamespace(t *testing.T, w *world) {
+	path := w.path("tmpfs/s")
+	w.hold(path)
+	p := start(t, unix.CLONE_NEWNS)
+	p.do("tmpfs", filepath.Dir(path))
+	p.do("bind", path)
+	w.held(path)
+	p.Kill()
+	w.release(path)
+	w.nothing(p.PID())
+}
+
+// testGoneFromRenamed: no path that the kernel saw leads to the file any more, which is kept, and nothing is told of it.
+func testGoneFromRenamed(t *testing.T, w *world) {
+	path := w.path("before/s")
+	w.hold(path)
+	p := start(t, 0)
+	p.do("bind", path)
+	w.held(path)
+	p.do("rename", filepath.Dir(path), w.path("after"))
+	p.Kill()
+	w.release(path)
+	w.nothing(p.PID())
+	present(t, w.path("after/s"))
 }
 
 // testReplaced: the file that has the name now is another one, of somebody who is not traced here, and dead.
@@ -280,7 +366,7 @@ func TestFinish(t *testing.T) {
 			w.trace(ebpf.Options{Hooks: h})
 			p := start(t, 0)
 			p.do("flood", w.path("s"), strconv.Itoa(n))
-			must(t, w.source.Finish())
+			must(t, w.source.Finish(t.Context()))
 			if claims := w.claims(p.PID()); len(claims) != n {
 				t.Errorf("%d of %d are claimed", len(claims), n)
 			}
@@ -290,6 +376,75 @@ func TestFinish(t *testing.T) {
 			}
 			if len(w.bound) != n {
 				t.Errorf("told of %d of %d", len(w.bound), n)
+			}
+		})
+	}
+}
+
+// TestFinishAtOnce: what was bound before is not looked for any longer, and what was lost no longer than wanted.
+func TestFinishAtOnce(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprintf("lost=%t", lost), func(t *testing.T) {
+			w := newWorld(t)
+			const n = 3
+			for i := range n {
+				start(t, 0).do("bind", w.path(strconv.Itoa(i)))
+			}
+			tracer, err := ebpf.Open(ebpf.Options{RingSize: 16 << 20})
+			must(t, err)
+			var s *Source
+			var asked atomic.Int32
+			holding, looking := make(chan struct{}), make(chan context.Context, n)
+			hold := sync.OnceFunc(func() { close(holding) })
+			started := make(chan struct{})
+			s = Start(w.w, tracer, Options{Wanted: func(e ebpf.Event) bool {
+				if !w.wanted(e) {
+					return false
+				}
+				<-started
+				select {
+				case ctx := <-looking:
+					asked.Add(1)
+					hold()
+					<-ctx.Done()
+				default:
+				}
+				return true
+			}})
+			defer s.Close()
+			if lost {
+				close(started)
+				for range n {
+					w.until("claim", func(e watch.Event) bool { return e.Kind == watch.KindClaimed })
+				}
+			}
+			for range n {
+				if lost {
+					looking <- s.lost
+				} else {
+					looking <- s.before
+				}
+			}
+			ctx, interrupt := context.WithCancel(t.Context())
+			defer interrupt()
+			if lost {
+				select {
+				case s.scans <- struct{}{}:
+				default: // others bind on this machine, too, and some of that was lost
+				}
+			} else {
+				close(started)
+			}
+			<-holding
+			if lost {
+				interrupt()
+			}
+			if err := s.Finish(ctx); errors.Is(err, context.Canceled) != lost || !lost && err != nil {
+				t.Error(err)
+			}
+			// What was lost of others' is looked for to the end.
+			if asked := asked.Load(); asked != 1 && (lost || tracer.Drops() == 0) {
+				t.Errorf("it has gone on to look at %d of %d processes", asked, n)
 			}
 		})
 	}
@@ -407,7 +562,7 @@ func TestLost(t *testing.T) {
 			if w.lost.Load() == 0 {
 				t.Error("nobody was told")
 			}
-			must(t, w.source.Finish())
+			must(t, w.source.Finish(t.Context()))
 			scanned, told := 0, map[string]bool{}
 			for len(w.bound) > 0 {
 				e := <-w.bound
@@ -441,7 +596,7 @@ func TestClose(t *testing.T) {
 	if err := s.Close(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("closed again: %v", err)
 	}
-	if err := s.Finish(); !errors.Is(err, os.ErrClosed) {
+	if err := s.Finish(t.Context()); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("finished when closed: %v", err)
 	}
 	p.do("bind", w.path("late"))

@@ -87,7 +87,7 @@ func (w *world) trace(o ebpf.Options) {
 	tracer, err := ebpf.Open(o)
 	must(w.t, err)
 	w.source = Start(w.w, tracer, Options{
-		Log: zerolog.Nop(), Wanted: w.wanted, Bound: func(e ebpf.Event) { w.bound <- e }, Lost: func() { w.lost.Add(1) },
+		Log: zerolog.Nop(), Wanted: w.wanted, Bound: func(e ebpf.Event) { w.bound <- e }, Lost: func(uint64) { w.lost.Add(1) },
 	})
 	t := w.t // not that of the last of several tests
 	t.Cleanup(func() {
@@ -221,9 +221,28 @@ func (w *world) until(what string, is func(watch.Event) bool) watch.Event {
 // caughtUp waits until the Source has done with all that was bound before.
 func (w *world) caughtUp() {
 	w.t.Helper()
+	w.caughtUpBut(func(watch.Event) {})
+}
+
+// caughtUpBut is caughtUp that tells of all events that come until then.
+func (w *world) caughtUpBut(tell func(watch.Event)) {
+	w.t.Helper()
 	p, path := start(w.t, 0), w.path("last")
 	p.do("bind", path)
-	w.claimed(p.PID(), path)
+	w.until("last claim", func(e watch.Event) bool {
+		tell(e)
+		return e.Kind == watch.KindClaimed && e.Owner.PID == p.PID()
+	})
+}
+
+// nothing is told of what a process has bound.
+func (w *world) nothing(pid int) {
+	w.t.Helper()
+	w.caughtUpBut(func(e watch.Event) {
+		if e.Owner.PID == pid {
+			w.t.Errorf("told of %+v", e)
+		}
+	})
 }
 
 // exclude has a path not wanted.
