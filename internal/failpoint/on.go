@@ -5,6 +5,7 @@ package failpoint
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,9 +22,11 @@ const variable = "SOCKWATCH_FAILPOINTS"
 type rule struct {
 	point string // "*" is every one
 	nth   int    // 0 is each time
-	errno unix.Errno
-	kill  bool
 	seen  int
+
+	what  string      // as it is told
+	errno unix.Errno  // what the point is to fail with; 0:
+	sig   unix.Signal // what the process is to get
 }
 
 var state = struct {
@@ -40,29 +43,45 @@ func Hit(point string) error {
 	state.Lock()
 	defer state.Unlock()
 	state.hits++
-	for _, r := range state.rules {
+	due := next(state.rules, point)
+	for _, r := range due {
+		fmt.Fprintf(os.Stderr, "failpoint: %d %s: %s\n", state.hits, point, r.what)
+		if r.errno != 0 {
+			return r.errno
+		}
+		raise(r.sig)
+	}
+	return nil
+}
+
+// next counts a point, and gives the rules that are to be followed at it.
+func next(rules []*rule, point string) (due []*rule) {
+	over := false
+	for _, r := range rules {
 		if r.point != "*" && r.point != point {
 			continue
 		}
-		if r.seen++; r.nth != 0 && r.seen != r.nth {
+		if r.seen++; over || (r.nth != 0 && r.seen != r.nth) {
 			continue
 		}
-		if r.kill {
-			fmt.Fprintf(os.Stderr, "failpoint: %d %s: kill\n", state.hits, point)
-			_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
-			select {} // the signal is on its way
-		}
-		fmt.Fprintf(os.Stderr, "failpoint: %d %s: %s\n", state.hits, point, unix.ErrnoName(r.errno))
-		return r.errno
+		due = append(due, r)
+		over = r.sig != unix.SIGSTOP
 	}
-	return nil
+	return due
+}
+
+// raise returns when the signal has been dealt with: one to the process may be taken by another thread, and this one would go on meanwhile.
+func raise(sig unix.Signal) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
 }
 
 func fromEnvironment() []*rule {
 	rules, err := parse(os.Getenv(variable))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", variable, err)
-		os.Exit(2)
+		os.Exit(2) //nolint:forbidigo // a test that is not what it was meant to be must not go on, and there is nobody to return the error to
 	}
 	return rules
 }
@@ -75,9 +94,9 @@ func parse(text string) ([]*rule, error) {
 		}
 		point, what, ok := strings.Cut(part, "=")
 		if !ok || point == "" {
-			return nil, fmt.Errorf("rule %q: not POINT[:N]=ERRNO|kill", part)
+			return nil, fmt.Errorf("rule %q: not POINT[:N]=ERRNO|kill|stop", part)
 		}
-		r := &rule{point: point, kill: what == "kill"}
+		r := &rule{point: point, what: what}
 		if name, n, ok := strings.Cut(point, ":"); ok {
 			nth, err := strconv.Atoi(n)
 			if err != nil || nth < 1 {
@@ -85,9 +104,14 @@ func parse(text string) ([]*rule, error) {
 			}
 			r.point, r.nth = name, nth
 		}
-		if !r.kill {
+		switch what {
+		case "kill":
+			r.sig = unix.SIGKILL
+		case "stop":
+			r.sig = unix.SIGSTOP
+		default:
 			if r.errno = errno(what); r.errno == 0 {
-				return nil, fmt.Errorf("rule %q: %q is no error's name, and not kill", part, what)
+				return nil, fmt.Errorf("rule %q: %q is no error's name, and neither kill nor stop", part, what)
 			}
 		}
 		rules = append(rules, r)
@@ -97,7 +121,7 @@ func parse(text string) ([]*rule, error) {
 
 // errno is the error of a name, such as EIO.
 func errno(name string) unix.Errno {
-	for e := unix.Errno(1); e < 256; e++ {
+	for e := unix.Errno(1); name != "" && e < 256; e++ {
 		if unix.ErrnoName(e) == name {
 			return e
 		}

@@ -17,6 +17,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/failpoint"
 )
 
 var (
@@ -45,12 +47,16 @@ type Conn struct {
 // Dial opens a connection. It needs no privilege. The error is errors.ErrUnsupported where the kernel has no
 // NETLINK_SOCK_DIAG or was built without CONFIG_UNIX_DIAG.
 func Dial() (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	fd := -1
+	err := call("socket", func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+		return err
+	})
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, os.NewSyscallError("socket", err))
+		return nil, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	c := &Conn{fd: fd, buf: make([]byte, sizeofBuffer)}
 
@@ -241,10 +247,9 @@ func (c *Conn) drain() {
 func (c *Conn) request(flags uint16, inode uint32) error {
 	c.seq++
 	b := appendRequest(c.buf[:0], flags, c.seq, inode)
-	err := ignoringEINTR(func() error {
+	return call("sendto", func() error {
 		return unix.Sendto(c.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	})
-	return os.NewSyscallError("sendto", err)
 }
 
 // receive returns the next datagram from the kernel, valid until the next call of any method.
@@ -252,13 +257,13 @@ func (c *Conn) receive(flags int) ([]byte, error) {
 	for {
 		var n int
 		var from unix.Sockaddr
-		err := ignoringEINTR(func() (err error) {
+		err := call("recvfrom", func() (err error) {
 			// With MSG_TRUNC n is the datagram's length, also where the buffer is shorter.
 			n, from, err = unix.Recvfrom(c.fd, c.buf, flags|unix.MSG_TRUNC)
 			return err
 		})
 		if err != nil {
-			return nil, os.NewSyscallError("recvfrom", err)
+			return nil, err
 		}
 		if nl, ok := from.(*unix.SockaddrNetlink); !ok || nl.Pid != 0 {
 			continue // not the kernel: a process with CAP_NET_ADMIN can send to this socket
@@ -270,12 +275,15 @@ func (c *Conn) receive(flags int) ([]byte, error) {
 	}
 }
 
-// ignoringEINTR calls f until it is not interrupted by a signal. Go's handlers are installed with SA_RESTART, but a
-// foreign one may not be, and a stopped and continued process sees EINTR also with it (signal(7)).
-func ignoringEINTR(f func() error) error {
+// call makes the system call of that name by f until it is not interrupted by a signal. Go's handlers are installed with
+// SA_RESTART, but a foreign one may not be, and a stopped and continued process sees EINTR also with it (signal(7)).
+func call(name string, f func() error) error {
+	if err := failpoint.Hit(name); err != nil {
+		return os.NewSyscallError(name, err)
+	}
 	for {
 		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
+			return os.NewSyscallError(name, err)
 		}
 	}
 }

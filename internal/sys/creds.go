@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -13,12 +14,11 @@ import (
 
 // SetThreadGroups gives the thread these supplementary groups and no others: setgroups(2). It needs CAP_SETGID.
 func SetThreadGroups(groups []uint32) error {
-	// A nil pointer is fine for none.
-	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
-	if errno != 0 {
-		return wrap("setgroups", errno)
-	}
-	return nil
+	return call("setgroups", func() error {
+		// A nil pointer is fine for none.
+		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+		return orNil(errno)
+	})
 }
 
 // ThreadGroups reads the supplementary groups, which the kernel keeps in ascending order: getgroups(2).
@@ -26,12 +26,15 @@ func ThreadGroups() ([]uint32, error) {
 	const few, most = 32, 65536 // NGROUPS_MAX of linux/limits.h
 	for size := few; ; size = most {
 		groups := make([]uint32, size)
-		n, _, errno := unix.RawSyscall(unix.SYS_GETGROUPS, uintptr(size), uintptr(unsafe.Pointer(&groups[0])), 0)
+		n, err := callInt("getgroups", func() (int, error) {
+			n, _, errno := unix.RawSyscall(unix.SYS_GETGROUPS, uintptr(size), uintptr(unsafe.Pointer(&groups[0])), 0)
+			return int(n), orNil(errno)
+		})
 		switch {
-		case errno == unix.EINVAL && size < most:
+		case errors.Is(err, unix.EINVAL) && size < most:
 			continue
-		case errno != 0:
-			return nil, wrap("getgroups", errno)
+		case err != nil:
+			return nil, err
 		}
 		return groups[:n], nil
 	}
@@ -41,8 +44,8 @@ func ThreadGroups() ([]uint32, error) {
 // it refused, so the group is read back: EPERM where it is another. It needs CAP_SETGID, but for a group that is the real,
 // effective or saved one.
 func SetThreadFSGID(gid uint32) error {
-	if _, err := unix.SetfsgidRetGid(int(gid)); err != nil {
-		return wrap("setfsgid", err) // by a seccomp filter
+	if _, err := setfsgid(int(gid)); err != nil {
+		return err // by a seccomp filter
 	}
 	now, err := FSGID()
 	if err == nil && now != gid {
@@ -53,8 +56,12 @@ func SetThreadFSGID(gid uint32) error {
 
 // FSGID is the group that the kernel takes the calling thread for where files are concerned, as FSUID is the user: setfsgid(2).
 func FSGID() (uint32, error) {
-	gid, err := unix.SetfsgidRetGid(-1)
-	return uint32(gid), wrap("setfsgid", err)
+	gid, err := setfsgid(-1)
+	return uint32(gid), err
+}
+
+func setfsgid(gid int) (before int, err error) {
+	return callInt("setfsgid", func() (int, error) { return unix.SetfsgidRetGid(gid) })
 }
 
 // SetThreadFSUID gives the thread the user that its accesses to files are made with, as SetThreadFSGID does the group: setfsuid(2).
@@ -62,8 +69,8 @@ func FSGID() (uint32, error) {
 // is the real, effective or saved one. From 0 to another one, CAP_FOWNER and its like leave the effective set, and come back
 // from the permitted one with 0: capabilities(7).
 func SetThreadFSUID(uid uint32) error {
-	if _, err := unix.SetfsuidRetUid(int(uid)); err != nil {
-		return wrap("setfsuid", err)
+	if _, err := setfsuid(int(uid)); err != nil {
+		return err
 	}
 	now, err := FSUID()
 	if err == nil && now != uid {
@@ -79,21 +86,19 @@ type Capabilities struct{ Effective, Permitted, Inheritable uint64 }
 func ThreadCapabilities() (Capabilities, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var d [2]unix.CapUserData
-	err := capabilities(unix.SYS_CAPGET, &header, &d[0])
+	err := call("capget", func() error { return capabilities(unix.SYS_CAPGET, &header, &d[0]) })
 	both := func(low, high uint32) uint64 { return uint64(high)<<32 | uint64(low) }
 	return Capabilities{
 		Effective:   both(d[0].Effective, d[1].Effective),
 		Permitted:   both(d[0].Permitted, d[1].Permitted),
 		Inheritable: both(d[0].Inheritable, d[1].Inheritable),
-	}, wrap("capget", err)
+	}, err
 }
 
 // capabilities is one of the two calls, which never block: nobody is to be given the processor meanwhile.
 func capabilities(trap uintptr, header *unix.CapUserHeader, d *unix.CapUserData) error {
-	if _, _, errno := unix.RawSyscall(trap, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(d)), 0); errno != 0 {
-		return errno
-	}
-	return nil
+	_, _, errno := unix.RawSyscall(trap, uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(d)), 0)
+	return orNil(errno)
 }
 
 // SetThreadCapabilities gives the thread these and reads them back: capset(2). What is permitted can be made effective at any time, and
@@ -107,8 +112,8 @@ func SetThreadCapabilities(c Capabilities) error {
 			Effective: uint32(c.Effective >> shift), Permitted: uint32(c.Permitted >> shift), Inheritable: uint32(c.Inheritable >> shift),
 		}
 	}
-	if err := capabilities(unix.SYS_CAPSET, &header, &d[0]); err != nil {
-		return wrap("capset", err)
+	if err := call("capset", func() error { return capabilities(unix.SYS_CAPSET, &header, &d[0]) }); err != nil {
+		return err
 	}
 	now, err := ThreadCapabilities()
 	if err == nil && now != c {

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -10,10 +11,9 @@ import (
 // OpenSubdir opens an entry of a directory as a place to work in, as OpenDir does, but follows no symlink: ENOTDIR for
 // one, as for everything else that is no directory.
 func OpenSubdir(dirfd int, name string) (int, error) {
-	fd, err := ignoringEINTRInt(func() (int, error) {
+	return callInt("openat", func() (int, error) {
 		return unix.Openat(dirfd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
-	return fd, wrap("openat", err)
 }
 
 // xattrListMax is XATTR_LIST_MAX of limits.h.
@@ -24,13 +24,17 @@ const xattrListMax = 64 << 10
 func ListXattr(fd int) ([]string, error) {
 	path := "/proc/thread-self/fd/" + strconv.Itoa(fd)
 	buf := make([]byte, 1<<10)
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.Listxattr(path, buf) })
-	if err == unix.ERANGE { //nolint:errorlint // the bare errno of a system call
+	n, err := listxattr(path, buf)
+	if errors.Is(err, unix.ERANGE) {
 		buf = make([]byte, xattrListMax)
-		n, err = ignoringEINTRInt(func() (int, error) { return unix.Listxattr(path, buf) })
+		n, err = listxattr(path, buf)
 	}
 	if err != nil || n == 0 {
-		return nil, wrap("listxattr", err)
+		return nil, err
 	}
 	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
+}
+
+func listxattr(path string, buf []byte) (int, error) {
+	return callInt("listxattr", func() (int, error) { return unix.Listxattr(path, buf) })
 }

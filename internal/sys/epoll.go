@@ -2,6 +2,7 @@ package sys
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +15,7 @@ type EpollEvent struct {
 
 // EpollCreate is epoll_create1(2).
 func EpollCreate() (int, error) {
-	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	return fd, wrap("epoll_create1", err)
+	return callInt("epoll_create1", func() (int, error) { return unix.EpollCreate1(unix.EPOLL_CLOEXEC) })
 }
 
 // EpollAdd begins to watch a descriptor. A token tells the watched apart where a descriptor's number cannot: it may
@@ -42,7 +42,7 @@ func epollCtl(epfd, op, fd int, events uint32, token uint64) error {
 		Fd:     int32(binary.NativeEndian.Uint32(data[:4])),
 		Pad:    int32(binary.NativeEndian.Uint32(data[4:])),
 	}
-	return wrap("epoll_ctl", ignoringEINTR(func() error { return unix.EpollCtl(epfd, op, fd, &ev) }))
+	return call("epoll_ctl", func() error { return unix.EpollCtl(epfd, op, fd, &ev) })
 }
 
 // Epoll waits for events.
@@ -70,16 +70,15 @@ func (e *Epoll) Wait(epfd, timeout int, yield func(EpollEvent)) error {
 
 // Eventfd is eventfd(2), not blocking.
 func Eventfd() (int, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return fd, wrap("eventfd2", err)
+	return callInt("eventfd2", func() (int, error) { return unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK) })
 }
 
 // EventfdSet makes an eventfd readable.
 func EventfdSet(fd int) error {
 	one := make([]byte, 8)
 	binary.NativeEndian.PutUint64(one, 1)
-	_, err := ignoringEINTRInt(func() (int, error) { return unix.Write(fd, one) })
-	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: the counter is full, so it is readable
+	err := ignoringEINTR(func() error { _, err := unix.Write(fd, one); return err })
+	if errors.Is(err, unix.EAGAIN) { // the counter is full, so it is readable
 		return nil
 	}
 	return wrap("write", err)
@@ -88,8 +87,8 @@ func EventfdSet(fd int) error {
 // EventfdReset makes an eventfd unreadable again.
 func EventfdReset(fd int) error {
 	buf := make([]byte, 8)
-	_, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })
-	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: it was not set
+	err := ignoringEINTR(func() error { _, err := unix.Read(fd, buf); return err })
+	if errors.Is(err, unix.EAGAIN) { // it was not set
 		return nil
 	}
 	return wrap("read", err)

@@ -21,9 +21,10 @@ type FanotifyEvent struct {
 // FanotifyInit is fanotify_init(2) for events that name the directory, the name in it and, by a pidfd, the process: Linux
 // 5.17, CAP_SYS_ADMIN. Not blocking.
 func FanotifyInit() (int, error) {
-	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|
-		unix.FAN_REPORT_DFID_NAME|unix.FAN_REPORT_PIDFD, unix.O_RDONLY|unix.O_CLOEXEC)
-	return fd, wrap("fanotify_init", err)
+	return callInt("fanotify_init", func() (int, error) {
+		return unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|
+			unix.FAN_REPORT_DFID_NAME|unix.FAN_REPORT_PIDFD, unix.O_RDONLY|unix.O_CLOEXEC)
+	})
 }
 
 // FanotifyAdd marks the directory that dirfd stands for.
@@ -37,16 +38,16 @@ func FanotifyRemove(fd int, mask uint64, dirfd int) error {
 }
 
 func fanotifyMark(fd int, op uint, mask uint64, dirfd int) error {
-	return wrap("fanotify_mark", ignoringEINTR(func() error {
+	return call("fanotify_mark", func() error {
 		return unix.FanotifyMark(fd, op|unix.FAN_MARK_ONLYDIR, mask, dirfd, ".")
-	}))
+	})
 }
 
 // DirHandle gives what FanotifyEvent.Dir is of a directory.
 func DirHandle(dirfd int) (string, error) {
 	var st unix.Statfs_t
-	if err := ignoringEINTR(func() error { return unix.Fstatfs(dirfd, &st) }); err != nil {
-		return "", wrap("fstatfs", err)
+	if err := call("fstatfs", func() error { return unix.Fstatfs(dirfd, &st) }); err != nil {
+		return "", err
 	}
 	handle, err := FileHandle(dirfd, 0)
 	if err != nil {
@@ -62,19 +63,18 @@ var errFanotify = errors.New("malformed fanotify event")
 // FanotifyQueued is how much is queued: FIONREAD. Some kernels count the bytes of each event (seen on Linux 6.1 and 6.12), some
 // FanotifyMetadata bytes for each (6.18).
 func FanotifyQueued(fd int) (int, error) {
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
-	return n, wrap("ioctl FIONREAD", err)
+	return callInt("ioctl FIONREAD", func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
 }
 
 // FanotifyRead appends what is queued, up to one buffer full, and tells whether there may be more. Also with an error there can
 // be events, with descriptors.
 func FanotifyRead(fd int, buf []byte, events []FanotifyEvent) (_ []FanotifyEvent, more bool, err error) {
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })
-	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: nothing is queued
+	n, err := callInt("read", func() (int, error) { return unix.Read(fd, buf) })
+	if errors.Is(err, unix.EAGAIN) { // nothing is queued
 		return events, false, nil
 	}
 	if err != nil {
-		return events, false, wrap("read", err)
+		return events, false, err
 	}
 	events, err = parseFanotify(buf[:n], events)
 	return events, err == nil, err

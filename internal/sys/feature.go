@@ -34,9 +34,9 @@ func TryPeerPidfd() error {
 	if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1); err != nil {
 		return wrap("setsockopt SO_PASSPIDFD", err)
 	}
-	fd, err := ignoringEINTRInt(func() (int, error) { return unix.GetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PEERPIDFD) })
+	fd, err := PeerPidfd(pair[0])
 	if err != nil {
-		return wrap("getsockopt SO_PEERPIDFD", err)
+		return err
 	}
 	return Close(fd)
 }

@@ -20,8 +20,7 @@ type InotifyEvent struct {
 // InotifyInit is inotify_init1(2), not blocking. EMFILE is said, too, where the user has as many instances as he may have, in all
 // processes together: 128 on most machines.
 func InotifyInit() (int, error) {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	err = wrap("inotify_init1", err)
+	fd, err := callInt("inotify_init1", func() (int, error) { return unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK) })
 	if errors.Is(err, unix.EMFILE) {
 		err = fmt.Errorf("%w, or too many inotify instances of this user (sysctl fs.inotify.max_user_instances)", err)
 	}
@@ -31,30 +30,29 @@ func InotifyInit() (int, error) {
 // InotifyAdd watches a directory, for mask and what it is watched for already: the same directory, under whatever path, gives
 // the same watch descriptor.
 func InotifyAdd(fd int, dir string, mask uint32) (int32, error) {
-	wd, err := ignoringEINTRInt(func() (int, error) { return unix.InotifyAddWatch(fd, dir, mask|unix.IN_ONLYDIR|unix.IN_MASK_ADD) })
-	return int32(wd), wrap("inotify_add_watch", err)
+	wd, err := callInt("inotify_add_watch", func() (int, error) { return unix.InotifyAddWatch(fd, dir, mask|unix.IN_ONLYDIR|unix.IN_MASK_ADD) })
+	return int32(wd), err
 }
 
 // InotifyRemove ends a watch. Events that are queued already are still read.
 func InotifyRemove(fd int, wd int32) error {
-	_, err := unix.InotifyRmWatch(fd, uint32(wd))
-	return wrap("inotify_rm_watch", err)
+	_, err := callInt("inotify_rm_watch", func() (int, error) { return unix.InotifyRmWatch(fd, uint32(wd)) })
+	return err
 }
 
 // InotifyQueued is how many bytes of events are queued: FIONREAD, inotify(7).
 func InotifyQueued(fd int) (int, error) {
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
-	return n, wrap("ioctl FIONREAD", err)
+	return callInt("ioctl FIONREAD", func() (int, error) { return unix.IoctlGetInt(fd, unix.TIOCINQ) }) // its other name
 }
 
 // InotifyRead appends what is queued, up to one buffer full, and tells whether there may be more.
 func InotifyRead(fd int, buf []byte, events []InotifyEvent) (_ []InotifyEvent, more bool, err error) {
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.Read(fd, buf) })
-	if err == unix.EAGAIN { //nolint:errorlint // the bare errno: nothing is queued
+	n, err := callInt("read", func() (int, error) { return unix.Read(fd, buf) })
+	if errors.Is(err, unix.EAGAIN) { // nothing is queued
 		return events, false, nil
 	}
 	if err != nil {
-		return events, false, wrap("read", err)
+		return events, false, err
 	}
 	for b := buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
 		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))

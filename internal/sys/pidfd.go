@@ -9,13 +9,12 @@ import (
 
 // PidfdOpen is pidfd_open(2) of a process, Linux 5.3. The descriptor is close-on-exec and blocking.
 func PidfdOpen(pid int) (int, error) {
-	fd, err := ignoringEINTRInt(func() (int, error) { return unix.PidfdOpen(pid, 0) })
-	return fd, wrap("pidfd_open", err)
+	return callInt("pidfd_open", func() (int, error) { return unix.PidfdOpen(pid, 0) })
 }
 
 // PidfdSignal is pidfd_send_signal(2) as kill(2) would do it, Linux 5.1.
 func PidfdSignal(fd int, sig unix.Signal) error {
-	return wrap("pidfd_send_signal", ignoringEINTR(func() error { return unix.PidfdSendSignal(fd, sig, nil, 0) }))
+	return call("pidfd_send_signal", func() error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
 }
 
 // PidfdInfo is the ioctl PIDFD_GET_INFO, Linux 6.13; mask says what is wanted beyond the ids, and Mask of the result
@@ -23,8 +22,8 @@ func PidfdSignal(fd int, sig unix.Signal) error {
 // unless PIDFD_INFO_EXIT (6.15) was asked for and is known, for one that was reaped.
 func PidfdInfo(fd int, mask uint64) (unix.PidfdInfo, error) {
 	info := unix.PidfdInfo{Mask: mask}
-	err := ignoringEINTR(func() error { return unix.IoctlPidfdInfo(fd, &info) })
-	return info, wrap("ioctl PIDFD_GET_INFO", err)
+	err := call("ioctl PIDFD_GET_INFO", func() error { return unix.IoctlPidfdInfo(fd, &info) })
+	return info, err
 }
 
 // PidfdPeek tells how the child behind a pidfd ended, without reaping it and without waiting: waitid(2) with P_PIDFD,
@@ -43,11 +42,11 @@ func PidfdPeek(fd int) (status unix.WaitStatus, ended bool, err error) {
 	}
 	// WALL: also children that were cloned to send another signal than SIGCHLD at their end.
 	const options = unix.WEXITED | unix.WNOHANG | unix.WNOWAIT | unix.WALL
-	err = ignoringEINTR(func() error {
+	err = call("waitid", func() error {
 		return unix.Waitid(unix.P_PIDFD, fd, (*unix.Siginfo)(unsafe.Pointer(&info)), options, nil)
 	})
 	if err != nil || info.child.pid == 0 {
-		return 0, false, wrap("waitid", err)
+		return 0, false, err
 	}
 	const coreFlag = 0x80 // WCOREFLAG of wait(2)
 	switch info.code {
@@ -68,30 +67,28 @@ const (
 
 // StatusFlags is the F_GETFL of fcntl(2).
 func StatusFlags(fd int) (int, error) {
-	flags, err := ignoringEINTRInt(func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0) })
-	return flags, wrap("fcntl", err)
+	return callInt("fcntl", func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0) })
 }
 
 // SetCloseOnExec is the F_SETFD of fcntl(2) with FD_CLOEXEC.
 func SetCloseOnExec(fd int) error {
-	_, err := ignoringEINTRInt(func() (int, error) {
+	_, err := callInt("fcntl", func() (int, error) {
 		return unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
 	})
-	return wrap("fcntl", err)
+	return err
 }
 
 // Duplicate is the F_DUPFD_CLOEXEC of fcntl(2). Both descriptors share one open file description: O_NONBLOCK set on
 // one is set on the other.
 func Duplicate(fd int) (int, error) {
-	dup, err := ignoringEINTRInt(func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) })
-	return dup, wrap("fcntl", err)
+	return callInt("fcntl", func() (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) })
 }
 
 // PidfdSignalGroup is pidfd_send_signal(2) to the process group that the process leads, Linux 6.9: EINVAL before that.
 func PidfdSignalGroup(fd int, sig unix.Signal) error {
-	return wrap("pidfd_send_signal", ignoringEINTR(func() error {
+	return call("pidfd_send_signal", func() error {
 		return unix.PidfdSendSignal(fd, sig, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP)
-	}))
+	})
 }
 
 // KillGroup is kill(2) of the process group that process pid leads. ESRCH when it leads none.
@@ -102,5 +99,5 @@ func KillGroup(pid int, sig unix.Signal) error {
 	if group, err := unix.Getpgid(pid); err != nil || group != pid {
 		return wrap("getpgid", errors.Join(unix.ESRCH, err))
 	}
-	return wrap("kill", unix.Kill(-pid, sig))
+	return call("kill", func() error { return unix.Kill(-pid, sig) })
 }

@@ -12,11 +12,11 @@ import (
 // Readable tells whether fd has POLLIN, POLLHUP or POLLERR at this moment: poll(2). EBADF when it is not open.
 func Readable(fd int) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.Poll(fds, 0) })
+	n, err := callInt("poll", func() (int, error) { return unix.Poll(fds, 0) })
 	if err == nil && n > 0 && fds[0].Revents&unix.POLLNVAL != 0 {
 		err = unix.EBADF
 	}
-	return err == nil && n > 0, wrap("poll", err)
+	return err == nil && n > 0, err
 }
 
 // WaitReadable waits until fd is Readable, or returns what ctx.Err says. fd must stay open until it returns.

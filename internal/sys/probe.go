@@ -6,12 +6,15 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sockwatch/sockwatch/internal/failpoint"
 )
 
 // ProbeSocket makes an unbound AF_UNIX datagram socket for ConnectFD.
 func ProbeSocket() (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	return fd, wrap("socket", err)
+	return callInt("socket", func() (int, error) {
+		return unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	})
 }
 
 // ConnectFD connects a datagram socket to the inode that fd stands for, through procfs, so that neither the length of
@@ -19,6 +22,9 @@ func ProbeSocket() (int, error) {
 //
 // It goes by thread-self and not by self, which is gone once the main thread has ended.
 func ConnectFD(sock, fd int) error {
+	if err := failpoint.Hit("connect"); err != nil {
+		return err
+	}
 	sa := unix.SockaddrUnix{Name: "/proc/thread-self/fd/" + strconv.Itoa(fd)}
 	return ignoringEINTR(func() error { return unix.Connect(sock, &sa) })
 }
@@ -26,22 +32,18 @@ func ConnectFD(sock, fd int) error {
 // Disconnect dissolves the association of a datagram socket: connect(2) with AF_UNSPEC.
 func Disconnect(sock int) error {
 	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	err := ignoringEINTR(func() error {
+	return call("connect", func() error {
 		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(sock), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa.Family))
-		if errno != 0 {
-			return errno
-		}
-		return nil
+		return orNil(errno)
 	})
-	return wrap("connect", err)
 }
 
 // OnProcfs tells whether /proc/thread-self/fd is what it should be: a directory of procfs.
 func OnProcfs() (bool, error) {
 	var st unix.Statfs_t
-	err := ignoringEINTR(func() error { return unix.Statfs("/proc/thread-self/fd", &st) })
+	err := call("statfs", func() error { return unix.Statfs("/proc/thread-self/fd", &st) })
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
-	return err == nil && int64(st.Type) == unix.PROC_SUPER_MAGIC, wrap("statfs", err) //nolint:unconvert // the type differs by architecture
+	return err == nil && int64(st.Type) == unix.PROC_SUPER_MAGIC, err //nolint:unconvert // the type differs by architecture
 }

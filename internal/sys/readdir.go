@@ -32,9 +32,9 @@ func ReadDir(fd int, yield func(Dirent) bool) error {
 	defer blocks.Put(block)
 	buf := block[:]
 	for {
-		n, err := ignoringEINTRInt(func() (int, error) { return unix.Getdents(fd, buf) })
+		n, err := callInt("getdents64", func() (int, error) { return unix.Getdents(fd, buf) })
 		if err != nil || n == 0 {
-			return wrap("getdents64", err)
+			return err
 		}
 		for b := buf[:n]; len(b) > 0; {
 			if len(b) < direntHeader {

@@ -10,7 +10,7 @@ import (
 // BecomeSubreaper has this process adopt its descendants whose parent ends, in place of init: PR_SET_CHILD_SUBREAPER of
 // prctl(2), Linux 3.4. Children do not inherit it.
 func BecomeSubreaper() error {
-	return wrap("prctl PR_SET_CHILD_SUBREAPER", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+	return call("prctl PR_SET_CHILD_SUBREAPER", func() error { return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
 }
 
 // PeekEnded gives a child that has ended, without reaping it and without waiting; 0 when there is none: waitid(2) with
@@ -26,17 +26,17 @@ func PeekEnded() (pid int, err error) {
 		_ [unsafe.Sizeof(unix.Siginfo{})]byte // room for all of it
 	}
 	const options = unix.WEXITED | unix.WNOHANG | unix.WNOWAIT | unix.WALL
-	err = ignoringEINTR(func() error {
+	err = call("waitid", func() error {
 		return unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), options, nil)
 	})
-	return int(info.child.pid), wrap("waitid", err)
+	return int(info.child.pid), err
 }
 
 // PidfdReap reaps the child behind a pidfd if it has ended: waitid(2) with P_PIDFD, Linux 5.4. ECHILD: not our child, or
 // reaped already.
 func PidfdReap(fd int) error {
 	const options = unix.WEXITED | unix.WNOHANG | unix.WALL
-	return wrap("waitid", ignoringEINTR(func() error { return unix.Waitid(unix.P_PIDFD, fd, nil, options, nil) }))
+	return call("waitid", func() error { return unix.Waitid(unix.P_PIDFD, fd, nil, options, nil) })
 }
 
 // KillAll sends a signal to every other process of the pid namespace that this process is the init of: kill(2) of -1. ESRCH
@@ -45,5 +45,5 @@ func KillAll(sig unix.Signal) error {
 	if os.Getpid() != 1 {
 		return wrap("kill", unix.EPERM)
 	}
-	return wrap("kill", unix.Kill(-1, sig))
+	return call("kill", func() error { return unix.Kill(-1, sig) })
 }

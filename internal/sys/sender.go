@@ -24,24 +24,24 @@ const SenderSpace = 512
 
 // AskForSender has the kernel add credentials, pidfd and time to each datagram, as far as it can.
 func AskForSender(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
-		return wrap("setsockopt SO_PASSCRED", err)
+	if err := PassCredentials(fd); err != nil {
+		return err
 	}
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1)
+	err := call("setsockopt SO_PASSPIDFD", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSPIDFD, 1) })
 	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) { // before Linux 6.5
-		return wrap("setsockopt SO_PASSPIDFD", err)
+		return err
 	}
-	return wrap("setsockopt SO_TIMESTAMPNS", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+	return call("setsockopt SO_TIMESTAMPNS", func() error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) })
 }
 
 // ReceiveMessage reads one datagram and its control messages and does not wait for it: recvmsg(2). EAGAIN when there is none.
 // Descriptors in it are closed on exec.
 func ReceiveMessage(fd int, b, control []byte) (n, cn, flags int, err error) {
-	err = ignoringEINTR(func() error {
+	err = call("recvmsg", func() error {
 		n, cn, flags, _, err = unix.Recvmsg(fd, b, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		return err
 	})
-	return n, cn, flags, wrap("recvmsg", err)
+	return n, cn, flags, err
 }
 
 // ParseSender reads the control messages of a datagram. Descriptors that the sender added are closed.

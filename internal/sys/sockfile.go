@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -24,9 +25,9 @@ func WithCopy(pidfd, fd int, use func(fd int) error) error {
 	}
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
-	dup, err := ignoringEINTRInt(func() (int, error) { return unix.PidfdGetfd(pidfd, fd, 0) })
+	dup, err := callInt("pidfd_getfd", func() (int, error) { return unix.PidfdGetfd(pidfd, fd, 0) })
 	if err != nil {
-		return wrap("pidfd_getfd", err)
+		return err
 	}
 	defer closeCopy(dup)
 	return use(dup)
@@ -59,14 +60,10 @@ const siocUnixFile = 0x89E0
 // It needs CAP_NET_ADMIN in the user namespace of the socket's network namespace: EPERM. ENOENT: the socket is not bound
 // to a file. Call it for no other family: the number is SIOCPROTOPRIVATE, and means other things there.
 func SockFile(sock int) (int, error) {
-	fd, err := ignoringEINTRInt(func() (int, error) {
+	return callInt("ioctl SIOCUNIXFILE", func() (int, error) {
 		fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(sock), siocUnixFile, 0)
-		if errno != 0 {
-			return -1, errno
-		}
-		return int(fd), nil
+		return int(fd), orNil(errno)
 	})
-	return fd, wrap("ioctl SIOCUNIXFILE", err)
 }
 
 // SocketProtocol is the kernel's name for the protocol of a socket behind a link such as /proc/PID/fd/N: of AF_UNIX it
@@ -74,38 +71,33 @@ func SockFile(sock int) (int, error) {
 // permission as following the link.
 func SocketProtocol(path string) (string, error) {
 	var buf [64]byte // the name has room for 32
-	n, err := ignoringEINTRInt(func() (int, error) { return unix.Getxattr(path, "system.sockprotoname", buf[:]) })
+	n, err := callInt("getxattr", func() (int, error) { return unix.Getxattr(path, "system.sockprotoname", buf[:]) })
 	if err != nil {
-		return "", wrap("getxattr", err)
+		return "", err
 	}
 	return unix.ByteSliceToString(buf[:n]), nil
 }
 
 // SocketDomain is the SO_DOMAIN of socket(7): the address family. ENOTSOCK for what is no socket.
 func SocketDomain(sock int) (int, error) {
-	domain, err := ignoringEINTRInt(func() (int, error) { return unix.GetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_DOMAIN) })
-	return domain, wrap("getsockopt SO_DOMAIN", err)
+	return callInt("getsockopt SO_DOMAIN", func() (int, error) { return unix.GetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_DOMAIN) })
 }
 
 // SocketType is the SO_TYPE of socket(7).
 func SocketType(sock int) (int, error) {
-	kind, err := ignoringEINTRInt(func() (int, error) { return unix.GetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_TYPE) })
-	return kind, wrap("getsockopt SO_TYPE", err)
+	return callInt("getsockopt SO_TYPE", func() (int, error) { return unix.GetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_TYPE) })
 }
 
 // Connected tells whether the socket has a peer, be it a dead one: getpeername(2).
 func Connected(sock int) (bool, error) {
 	var addr unix.RawSockaddrAny
 	size := uint32(unsafe.Sizeof(addr))
-	err := ignoringEINTR(func() error {
+	err := call("getpeername", func() error {
 		_, _, errno := unix.Syscall(unix.SYS_GETPEERNAME, uintptr(sock), uintptr(unsafe.Pointer(&addr)), uintptr(unsafe.Pointer(&size)))
-		if errno != 0 {
-			return errno
-		}
-		return nil
+		return orNil(errno)
 	})
-	if err == unix.ENOTCONN { //nolint:errorlint // an errno, straight from the system call
+	if errors.Is(err, unix.ENOTCONN) {
 		return false, nil
 	}
-	return err == nil, wrap("getpeername", err)
+	return err == nil, err
 }
