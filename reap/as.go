@@ -84,9 +84,16 @@ func runAs(as func(f func()) error, f func()) error {
 var errNotRun = errors.New("it was not run")
 
 // asError says that nothing was done because it could not be done as the user. To errors.Is it is EPERM alone: an ENOENT in
-// its cause, say, is not about the sock-file, which would be taken for gone.
+// its cause, say, is not about the sock-file, which would be taken for gone. But it is what says that it may go well another time.
 type asError struct{ cause error }
 
 func (e asError) Error() string { return "with the rights of another user: " + e.cause.Error() }
 
-func (e asError) Unwrap() error { return unix.EPERM }
+func (e asError) Unwrap() error {
+	for _, errno := range [...]unix.Errno{unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.ENOSPC, unix.EIO, unix.ESTALE} {
+		if errors.Is(e.cause, errno) {
+			return errno
+		}
+	}
+	return unix.EPERM
+}

@@ -76,12 +76,7 @@ func (id *ID) UnmarshalText(text []byte) error {
 // identify makes the ID of what a pin stands for.
 func identify(pin int, st sys.Stat) (ID, error) {
 	id := ID{dev: st.Dev, ino: st.Ino}
-	handle, err := sys.FileHandle(pin, 0)
-	if errors.Is(err, unix.EOPNOTSUPP) && isOverlay(pin) {
-		// Overlay without nfs_export encodes the real inode's handle for AT_HANDLE_FID only. Elsewhere that flag can
-		// give a made-up handle with a generation that never changes (since Linux 6.7): not an identity.
-		handle, err = sys.FileHandle(pin, sys.HandleFID)
-	}
+	handle, err := handleOf(pin)
 	switch {
 	case err == nil:
 		id.handle = handle
@@ -91,6 +86,24 @@ func identify(pin int, st sys.Stat) (ID, error) {
 	return id, nil
 }
 
+// handleOf gives the file handle of what a pin stands for.
+func handleOf(pin int) (string, error) {
+	handle, err := sys.FileHandle(pin, 0)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return handle, err
+	}
+	kind, unknown := sys.FilesystemType(pin)
+	switch {
+	case unknown != nil:
+		return "", unknown
+	case kind != unix.OVERLAYFS_SUPER_MAGIC:
+		return "", err
+	}
+	// Overlay without nfs_export encodes the real inode's handle for AT_HANDLE_FID only. Elsewhere that flag can
+	// give a made-up handle with a generation that never changes (since Linux 6.7): not an identity.
+	return sys.FileHandle(pin, sys.HandleFID)
+}
+
 // noHandles are the ways of saying that there are no handles here, and a pin has to do.
 var noHandles = []unix.Errno{
 	unix.EOPNOTSUPP,                      // the filesystem has none
@@ -98,7 +111,8 @@ var noHandles = []unix.Errno{
 	unix.EPERM, unix.EACCES, unix.ENOSYS, // the seccomp filters of containers and sandboxes
 }
 
+// isOverlay tells whether entries of the directory need to be looked at one by one. It is so where that cannot be found out, too.
 func isOverlay(fd int) bool {
 	kind, err := sys.FilesystemType(fd)
-	return err == nil && kind == unix.OVERLAYFS_SUPER_MAGIC
+	return err != nil || kind == unix.OVERLAYFS_SUPER_MAGIC
 }

@@ -29,10 +29,10 @@ type layers struct {
 	at time.Time
 
 	inodes   map[inode]bool
-	paths    map[string]bool // as mount tables have them, absolute; false: could not be opened
+	paths    map[string]bool // absolute; false: could not be opened
 	relative []string        // as mount tables have them, relative to nobody knows what
 	mounts   []proc.Mount    // our own
-	doubt    error           // why no table could be read, or not to its end
+	doubt    error           // why not all of them could be found
 }
 
 // inode is a directory, through whatever mount.
@@ -78,39 +78,52 @@ const rootlessHome = ".local/share"
 
 func findLayers() *layers {
 	l := &layers{at: time.Now(), inodes: map[inode]bool{}, paths: map[string]bool{}}
-	l.findStorage()
+	l.doubt = l.findStorage()
 	// Where no overlay can be mounted there is nothing to read a hundred mount tables for.
 	if b, err := os.ReadFile("/proc/filesystems"); err != nil || bytes.Contains(b, []byte("\toverlay\n")) {
-		l.doubt = l.findMounted()
+		l.doubt = errors.Join(l.doubt, l.findMounted())
 	}
 	return l
 }
 
-// findStorage skips what is not there, or not for us.
-func (l *layers) findStorage() {
-	for _, path := range storage {
-		l.addInode(sys.OpenDir(unix.AT_FDCWD, path))
-	}
+// findStorage skips what is not there.
+func (l *layers) findStorage() error {
 	data := os.Getenv("XDG_DATA_HOME")
 	if !filepath.IsAbs(data) { // to be ignored then, says the XDG Base Directory Specification
 		data = filepath.Join(os.Getenv("HOME"), rootlessHome)
 	}
+	paths := slices.Clone(storage)
 	for _, path := range rootlessStorage {
-		l.addInode(sys.OpenDir(unix.AT_FDCWD, filepath.Join(data, path)))
+		paths = append(paths, filepath.Join(data, path))
 	}
+	for _, path := range paths {
+		err := l.addInode(sys.OpenDir(unix.AT_FDCWD, path))
+		if exhausted(err) {
+			return err
+		}
+		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+			l.paths[path] = err == nil
+		}
+	}
+	return nil
 }
 
 // addInode takes over the descriptor, if there is one.
-func (l *layers) addInode(fd int, err error) (added bool) {
+func (l *layers) addInode(fd int, err error) error {
 	if err != nil {
-		return false
+		return err
 	}
 	defer func() { _ = sys.Close(fd) }()
 	id, err := sys.StatDir(fd)
 	if err == nil {
 		l.inodes[inodeOf(id)] = true
 	}
-	return err == nil
+	return err
+}
+
+// exhausted tells whether an error says nothing about a directory, but that it was not the time to ask.
+func exhausted(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 // findMounted reads the mount tables of all processes, the same one once. Not being allowed to is no error, our own table
@@ -189,29 +202,38 @@ func (l *layers) readMounts(pid, own int) error {
 		}
 		if pid != 0 && len(roots) == 1 {
 			fd, err := sys.OpenDir(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/root")
+			if exhausted(err) {
+				return err
+			}
 			if err == nil {
 				defer func() { _ = sys.Close(fd) }()
 				roots = append(roots, fd)
 			}
 		}
 		for _, path := range layerPaths(m.SuperOptions) {
-			l.add(path, roots)
+			if err := l.add(path, roots); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (l *layers) add(path string, roots []int) {
+func (l *layers) add(path string, roots []int) error {
 	path = filepath.Clean(path)
 	switch {
 	case filepath.IsAbs(path):
 		for _, root := range roots {
-			opened := l.addInode(sys.OpenDirIn(root, path))
-			l.paths[path] = l.paths[path] || opened
+			err := l.addInode(sys.OpenDirIn(root, path))
+			if exhausted(err) {
+				return err
+			}
+			l.paths[path] = l.paths[path] || err == nil
 		}
 	case filepath.IsLocal(path) && path != ".":
 		l.relative = append(l.relative, "/"+path+"/")
 	}
+	return nil
 }
 
 // layerPaths reads the options of an overlay. Backslashes stay in some of the values and not in others, by the kernel's
@@ -282,11 +304,13 @@ func (l *layers) include(d *dir) (included bool, doubt error) {
 	}
 	found := false
 	err := l.ancestors(d, func(fd int, id sys.DirID) bool {
-		found = l.inodes[inodeOf(id)] || hasOverlayAttribute(fd)
+		if found = l.inodes[inodeOf(id)]; !found {
+			found, doubt = hasOverlayAttribute(fd)
+		}
 		return !found
 	})
 	if found {
-		return true, nil
+		return true, doubt
 	}
 	barred := errors.Is(err, fs.ErrPermission) // from going up
 	if err != nil && !barred {
@@ -321,12 +345,16 @@ func (l *layers) includePath(path string, all bool) bool {
 }
 
 // hasOverlayAttribute tells whether overlayfs has written down something about the directory, as it does in upper layers.
-// The names begin with "user." where it was mounted with userxattr.
-func hasOverlayAttribute(fd int) bool {
+// The names begin with "user." where it was mounted with userxattr. In doubt it has; where attributes may not be read, or there are none, it
+// has not.
+func hasOverlayAttribute(fd int) (has bool, doubt error) {
 	attributes, err := sys.ListXattr(fd)
-	return err == nil && slices.ContainsFunc(attributes, func(a string) bool {
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) {
+		return true, err
+	}
+	return slices.ContainsFunc(attributes, func(a string) bool {
 		return strings.HasPrefix(a, "trusted.overlay.") || strings.HasPrefix(a, "user.overlay.")
-	})
+	}), nil
 }
 
 // ancestors calls yield for the directory and those above it in its filesystem, until it returns false. A layer does not
@@ -357,16 +385,16 @@ func (l *layers) parent(fd int, id sys.DirID) (int, sys.DirID, error) {
 		return up, upID, err
 	}
 	_ = sys.Close(up)
-	again, againID := l.remount(id)
+	again, againID, err := l.remount(id)
 	if again < 0 {
-		return -1, sys.DirID{}, nil
+		return -1, sys.DirID{}, err
 	}
 	defer func() { _ = sys.Close(again) }()
 	return l.parent(again, againID)
 }
 
 // remount finds the root directory of a mount in another mount that shows more of the filesystem; -1 where there is none.
-func (l *layers) remount(id sys.DirID) (int, sys.DirID) {
+func (l *layers) remount(id sys.DirID) (int, sys.DirID, error) {
 	var part proc.Mount
 	for _, m := range l.mounts {
 		if m.ID == id.Mount {
@@ -382,15 +410,18 @@ func (l *layers) remount(id sys.DirID) (int, sys.DirID) {
 			continue
 		}
 		fd, there, err := openIdentified(unix.AT_FDCWD, m.Point+"/"+rest)
+		if exhausted(err) {
+			return -1, sys.DirID{}, err
+		}
 		if err != nil {
 			continue
 		}
 		if there.Mount == m.ID && inodeOf(there) == inodeOf(id) {
-			return fd, there
+			return fd, there, nil
 		}
 		_ = sys.Close(fd)
 	}
-	return -1, sys.DirID{}
+	return -1, sys.DirID{}, nil
 }
 
 func openIdentified(dirfd int, path string) (int, sys.DirID, error) {

@@ -85,8 +85,8 @@ func settleIn(root int, path string) (results []Result, young bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if onKernelFS(fd) || onNetworkFS(fd) {
-		return nil, false, sys.Close(fd)
+	if kind, err := sys.FilesystemType(fd); err != nil || isKernelFS(kind) || isNetworkFS(kind) {
+		return nil, false, errors.Join(err, sys.Close(fd))
 	}
 	d, err := shareDir(fd)
 	if err != nil {
@@ -169,21 +169,25 @@ func (f *File) unhidePin(p pin, pr prober) (unhidden bool, err error) {
 	return true, nil
 }
 
-// restore renames a live leftover back, and gives the name that it has then.
+// restore renames a live leftover back, and gives the name that it has then. It is OutcomeAlive, unless the kernel has failed us: then it
+// cannot be reached by its name, and could be.
 func (p pin) restore() (r Result, name string) {
-	r.Outcome = OutcomeAlive
+	private, alive := p.name, Result{Outcome: OutcomeAlive}
 	original, err := p.boundName()
-	if err != nil {
-		r.Err = fmt.Errorf("kept as %s: find the name it was bound by: %w", p.name, err)
-		return r, p.name
+	if err == nil {
+		p.name = original
+		if r = p.unhide(private, alive); r.Err == nil {
+			return r, original
+		}
+		err = r.Err
+	} else {
+		err = fmt.Errorf("kept as %s: find the name it was bound by: %w", private, err)
 	}
-	private := p.name
-	p.name = original
-	r = p.unhide(private, r)
-	if r.Err != nil {
-		return r, private
+	if r = alive; !errors.Is(err, errNotListed) && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EEXIST) {
+		r = refusal("alive", err)
 	}
-	return r, original
+	r.Err = err
+	return r, private
 }
 
 // hasPublicName tells whether the directory has an entry of the inode that is not private.

@@ -29,8 +29,11 @@ func absentName() string {
 	var bits [16]byte
 	binary.NativeEndian.PutUint64(bits[:8], rand.Uint64())
 	binary.NativeEndian.PutUint64(bits[8:], rand.Uint64())
-	return privatePrefix + base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(bits[:])
+	name := append(make([]byte, 0, privateLongest), privatePrefix...)
+	return string(unpadded.AppendEncode(name, bits[:]))
 }
+
+var unpadded = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 // IsPrivate tells whether a base name is one that a removal uses for a moment. Listings leave such names out.
 func IsPrivate(base string) bool { return strings.HasPrefix(base, privatePrefix) }

@@ -73,8 +73,8 @@ func (f *File) is(p pin) (bool, error) {
 	if !f.id.Stable() {
 		return f.pin >= 0, nil // our own pin keeps the number from being given out again
 	}
-	id, err := identify(p.fd, p.stat)
-	return id == f.id, err
+	handle, err := handleOf(p.fd)
+	return err == nil && handle == f.id.handle, err
 }
 
 // prober asks about one inode after the other. Not for concurrent use.

@@ -22,7 +22,7 @@ type RemoveOptions struct {
 	Commit func() bool
 	// As, if set, runs what changes the directory with the rights of another user: f changes it, on whatever thread As has it
 	// run. As returns when f has, or gives an error and does not run it: then nothing is changed, and the Result is
-	// OutcomeRefused with ReasonPermission. It may be called more than once for each name of the inode. What only looks is done by the
+	// OutcomeRefused with ReasonPermission, or what is made of an error such as EMFILE and ENOMEM. It may be called more than once for each name of the inode. What only looks is done by the
 	// caller: a user may be denied the probe of his own file, by its mode.
 	As func(f func()) error
 }
@@ -152,16 +152,15 @@ func (p pin) ask(pr prober) (r Result, dead bool) {
 func (p pin) judgeable(force bool) (Result, bool) {
 	v := p.dir.view()
 	if reason := v.blind(force); reason != ReasonNone {
+		err := fmt.Errorf("%w: a socket that is bound to it elsewhere would not be seen from here", ErrRefused)
 		if v.doubt != nil {
-			// For want of a descriptor, say. It is not known to be a layer, and may be found to be none the next time.
-			if r := refusal("look for overlays", v.doubt); r.Outcome == OutcomeFailed {
+			// For want of a descriptor, say. It is not known to be blind, and may be found not to be the next time.
+			if r := refusal("look at its place", v.doubt); r.Outcome == OutcomeFailed {
 				return r, false
 			}
+			err = fmt.Errorf("%w, for all one can tell: %v", err, v.doubt) //nolint:errorlint // that errno is not about the file
 		}
-		return Result{
-			Outcome: OutcomeRefused, Reason: reason,
-			Err: fmt.Errorf("%w: a socket that is bound to it elsewhere would not be seen from here", ErrRefused),
-		}, false
+		return Result{Outcome: OutcomeRefused, Reason: reason, Err: err}, false
 	}
 	if p.stat.Nlink > 1 {
 		// A bind through another directory could be under way, and its lock is not ours to wait for.
@@ -226,19 +225,22 @@ func (p pin) drop(pr prober, ask func(pin, prober) (r Result, dead bool)) Result
 	return Result{Outcome: OutcomeRemoved, At: time.Now()}
 }
 
+// privateTries is how many private names are tried for one that is free. The shortest have 25 random bits.
+const privateTries = 64
+
 // hide renames the entry to a private name, so that nobody can bind under the name that is then unlinked.
 func (p pin) hide() (private string, err error) {
-	for {
+	for range privateTries {
 		private = privateName(p.name)
 		err = sys.RenameNoReplace(p.dir.fd, p.name, private)
-		switch {
-		case errors.Is(err, unix.EEXIST):
-			continue
-		case errors.Is(err, unix.EINVAL):
-			return p.hideReplacing()
+		if !errors.Is(err, unix.EEXIST) {
+			break
 		}
-		return private, err
 	}
+	if errors.Is(err, unix.EINVAL) {
+		return p.hideReplacing()
+	}
+	return private, err
 }
 
 // hideReplacing is hide for filesystems without RENAME_NOREPLACE: a plain rename to a name of 128 random bits. The way
@@ -272,12 +274,18 @@ func (p pin) unhide(private string, r Result) Result {
 			err = sys.Unlink(p.dir.fd, private)
 		}
 	}
-	switch {
-	case err == nil, errors.Is(err, unix.ENOENT): // another remover has settled it
-	case r.Err == nil:
-		r.Err = fmt.Errorf("kept as %s: rename back: %w", private, err)
-	default:
-		r.Err = fmt.Errorf("%w; kept as %s: rename back: %w", r.Err, private, err)
+	if err == nil || errors.Is(err, unix.ENOENT) { // another remover has settled it
+		return r
 	}
+	if r.Outcome == OutcomeReplaced && !errors.Is(err, unix.EEXIST) {
+		// What has replaced it may be alive, and cannot be reached by its name.
+		failure := refusal("rename back", err)
+		r.Outcome, r.Reason = failure.Outcome, failure.Reason
+	}
+	err = fmt.Errorf("kept as %s: rename back: %w", private, err)
+	if r.Err != nil {
+		err = fmt.Errorf("%w; %w", r.Err, err)
+	}
+	r.Err = err
 	return r
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -62,11 +63,11 @@ func (o SweepOptions) Validate() error {
 // What a crash left under a private name more than a second ago is settled, whatever Match and MinAge say: removed if
 // dead, else renamed back where the kernel can tell to what. See [IsPrivate].
 //
-// It takes memory and descriptors, fewer than 300 and two for each level of directories, that do not depend on the number of
+// It takes memory and descriptors, fewer than 100 and two for each level of directories, that do not depend on the number of
 // files, and starts no goroutine. When the iteration is left or ctx is done, everything is closed and nothing more is touched.
 func Sweep(ctx context.Context, o SweepOptions, dirs ...string) iter.Seq[Result] {
 	return func(yield func(Result) bool) {
-		s := sweep{SweepOptions: o, ctx: ctx, yield: yield}
+		s := sweep{SweepOptions: o, ctx: ctx, yield: yield, start: time.Now()}
 		if err := o.Validate(); err != nil {
 			s.tell(Result{Outcome: OutcomeFailed, Err: err})
 			return
@@ -87,16 +88,20 @@ func Sweep(ctx context.Context, o SweepOptions, dirs ...string) iter.Seq[Result]
 }
 
 // batchSize is how many sock-files share a barrier. Each holds a descriptor meanwhile.
-const batchSize = 256
+const batchSize = 64
 
 // sweep is one that is under way. Methods that return a bool return false when it is to end.
 type sweep struct {
 	SweepOptions
 	ctx   context.Context
 	yield func(Result) bool
+	start time.Time
 	pr    prober
 	batch []suspect // in one directory
 }
+
+// now is the time since the start.
+func (s *sweep) now() time.Duration { return time.Since(s.start) }
 
 // suspect is a sock-file that probed dead, and may be so because its bind(2) is not over.
 type suspect struct {
@@ -153,7 +158,7 @@ func (s *sweep) directory(p place) bool {
 			below = true
 		}
 		if e.Type == unix.DT_SOCK || e.Type == unix.DT_UNKNOWN {
-			going = s.file(p, string(e.Name))
+			going = s.file(p, p.entry(string(e.Name)))
 		}
 		going = going && s.ctx.Err() == nil
 		return going
@@ -169,17 +174,16 @@ func (s *sweep) directory(p place) bool {
 }
 
 // file looks at an entry that is, or may be, a sock-file.
-func (s *sweep) file(p place, name string) bool {
+func (s *sweep) file(p place, path string) bool {
+	name, start := path[strings.LastIndexByte(path, '/')+1:], s.now()
 	if IsPrivate(name) {
-		start := time.Now()
 		r, name, ok := p.settle(s.pr, name, s.Force, s.DryRun)
-		r.Path, r.Took = p.entry(name), time.Since(start)
+		r.Path, r.Took = p.entry(name), s.now()-start
 		return !ok || s.tell(r)
 	}
 	if s.Match != "" && !doublestar.MatchUnvalidated(s.Match, p.rel+name) {
 		return true
 	}
-	start := time.Now()
 	c, err := pinName(p.dir, name)
 	if errors.Is(err, unix.EMFILE) && len(s.batch) > 0 {
 		if !s.flush() {
@@ -192,7 +196,7 @@ func (s *sweep) file(p place, name string) bool {
 			return true // whatever it was
 		}
 		r := refusal("pin", err)
-		r.Path, r.Took = p.entry(name), time.Since(start)
+		r.Path, r.Took = path, s.now()-start
 		return s.tell(r)
 	}
 	if !c.stat.IsSocket() || (s.MinAge > 0 && c.age() < s.MinAge) {
@@ -205,10 +209,10 @@ func (s *sweep) file(p place, name string) bool {
 	}
 	if !dead {
 		c.unpin()
-		r.Path, r.Took = p.entry(name), time.Since(start)
+		r.Path, r.Took = path, s.now()-start
 		return s.tell(r)
 	}
-	s.batch = append(s.batch, suspect{pin: c, path: p.entry(name), took: time.Since(start)})
+	s.batch = append(s.batch, suspect{pin: c, path: path, took: s.now() - start})
 	return len(s.batch) < batchSize || s.flush()
 }
 
@@ -221,20 +225,21 @@ func (s *sweep) flush() bool {
 		return true
 	}
 	barrier := s.batch[0].dir.barrier()
-	for n := len(s.batch) - 1; n >= 0; n-- {
+	all := s.batch
+	for i := range all {
 		if s.ctx.Err() != nil {
 			return false
 		}
-		c := s.batch[n]
-		s.batch = s.batch[:n]
-		start := time.Now()
+		start, c := s.now(), &all[i]
+		s.batch = all[i+1:]
 		r := s.finish(c.pin, barrier)
 		c.unpin()
-		r.Path, r.Took = c.path, c.took+time.Since(start)
+		r.Path, r.Took = c.path, c.took+s.now()-start
 		if !s.tell(r) {
 			return false
 		}
 	}
+	s.batch = all[:0]
 	return true
 }
 

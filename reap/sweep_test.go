@@ -319,7 +319,7 @@ func TestSweepMany(t *testing.T) {
 		if n++; n%(files/10) != 0 {
 			continue
 		}
-		if more := openDescriptors(t) - fds; more > 300 {
+		if more := openDescriptors(t) - fds; more > 100 {
 			t.Errorf("after %d files: %d descriptors", n, more)
 		}
 		runtime.GC()

@@ -17,7 +17,7 @@ type view struct {
 	at      time.Time
 	network bool  // what is here may be bound in another kernel
 	layer   bool  // what is here may be bound through an overlay
-	doubt   error // why layer is only feared
+	doubt   error // why the one or the other is only feared
 }
 
 // viewAge is how long a view is believed: an overlay can be mounted at any time.
@@ -29,7 +29,8 @@ func (d *dir) view() *view {
 		return v
 	}
 	v := &view{at: time.Now()}
-	if v.network = onNetworkFS(d.fd); !v.network {
+	kind, err := sys.FilesystemType(d.fd)
+	if v.network, v.doubt = err != nil || isNetworkFS(kind), err; !v.network {
 		v.layer, v.doubt = knownLayers().include(d)
 	}
 	if v.doubt == nil { // what is missing may be there the next time
@@ -55,8 +56,10 @@ func (v *view) blind(force bool) Reason {
 // for such.
 func onNetworkFS(fd int) bool {
 	kind, err := sys.FilesystemType(fd)
-	return err != nil || networkFS[uint32(kind)]
+	return err != nil || isNetworkFS(kind)
 }
+
+func isNetworkFS(kind int64) bool { return networkFS[uint32(kind)] }
 
 // networkFS holds the types of statfs(2) of filesystems that more than one kernel can have mounted, and of FUSE, which can
 // show anything. Shared folders of virtual machines are among them; virtiofs says that it is FUSE.

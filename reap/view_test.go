@@ -296,6 +296,12 @@ func TestViewOfContainerStorage(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", home+"/link")
 	newLayers()
 	wantBlind(t, home+"/data/docker", ReasonOverlayLayer)
+
+	// Who may not go up from where he is goes by the path.
+	t.Setenv("XDG_DATA_HOME", home+"/data")
+	if !findLayers().includePath(home+"/data/docker/overlay2", true) {
+		t.Error("not by its path")
+	}
 }
 
 // TestViewByAttribute: no mount table tells of the overlay, but overlayfs left its mark.

@@ -47,9 +47,10 @@ func (p place) subdirectory(name string, enter func(place) bool, fail func(op, p
 	if err != nil {
 		return fail("open directory", path, err)
 	}
-	if onKernelFS(fd) || (onNetworkFS(fd) && !p.network) {
+	kind, err := sys.FilesystemType(fd)
+	if err != nil || isKernelFS(kind) || (isNetworkFS(kind) && !p.network) {
 		_ = sys.Close(fd)
-		return true
+		return err == nil || fail("open directory", path, err)
 	}
 	d, err := shareDir(fd)
 	if err != nil {
@@ -62,5 +63,7 @@ func (p place) subdirectory(name string, enter func(place) bool, fail func(op, p
 // onKernelFS tells whether the directory is of procfs or sysfs, where nobody can bind.
 func onKernelFS(fd int) bool {
 	kind, err := sys.FilesystemType(fd)
-	return err == nil && (kind == unix.PROC_SUPER_MAGIC || kind == unix.SYSFS_MAGIC)
+	return err == nil && isKernelFS(kind)
 }
+
+func isKernelFS(kind int64) bool { return kind == unix.PROC_SUPER_MAGIC || kind == unix.SYSFS_MAGIC }
