@@ -284,7 +284,7 @@ func (o *Owner) add(c *Claim) {
 		o.phase = dead
 		o.w.owners[o] = struct{}{}
 		o.settled.rearm()
-		o.w.tasks = append(o.w.tasks, func() { o.w.settle(o, []*Claim{c}, o.exitAt) })
+		o.w.tasks = append(o.w.tasks, func() { o.w.settle(o, []*Claim{c}, o.itsEnd().at) })
 		o.w.wakeLoop()
 	}
 }

@@ -52,7 +52,7 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 		case same:
 			then(r)
 		case due: // it has got another file meanwhile
-			w.settle(c.owner, []*Claim{c}, c.owner.exitAt)
+			w.settle(c.owner, []*Claim{c}, c.owner.itsEnd().at)
 		}
 		w.mu.Lock()
 		w.settledIfDone(c.owner)

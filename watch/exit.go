@@ -40,7 +40,7 @@ func (o *Owner) ready(reaped bool) {
 func (o *Owner) died() {
 	w, at := o.w, now()
 	w.mu.Lock()
-	o.phase, o.exitAt = ending, at
+	o.phase, o.end = ending, &death{at: at}
 	var known, pending []*Claim
 	for _, c := range o.claims {
 		if c.file != nil {
@@ -74,7 +74,7 @@ func (o *Owner) died() {
 	info, err := o.process.Info()
 
 	w.mu.Lock()
-	o.exit = exit
+	o.end.exit = exit
 	if err == nil {
 		o.comm = info.Comm // it may have executed another program since it was added
 	}
@@ -145,7 +145,7 @@ func (o *Owner) ended() {
 		}
 	}
 	w.mu.Unlock()
-	w.settle(o, left, o.exitAt)
+	w.settle(o, left, o.end.at)
 	w.retryUnseen(o)
 }
 
@@ -177,16 +177,16 @@ func (w *Watcher) settledIfDone(o *Owner) {
 // status of a process that is not our child is there once its parent has reaped it: wait for that, silent on the zombie.
 func (o *Owner) learnExit(reaped bool) (done bool) {
 	w := o.w
-	if !o.exit.Known && reaped {
+	if !o.end.exit.Known && reaped {
 		if exit := o.process.Exit(); exit.Known {
 			w.mu.Lock()
-			o.exit = exit
+			o.end.exit = exit
 			w.emit(Event{Time: now(), Kind: KindExited, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: exit})
 			w.mu.Unlock()
 		}
 	}
 	// Before Linux 6.9, which brought pidfs and its inodes, the reaping is not reported.
-	if o.exit.Known || reaped || o.id.Inode == 0 {
+	if o.end.exit.Known || reaped || o.id.Inode == 0 {
 		return true
 	}
 	if err := sys.EpollMod(w.epfd, int(o.process.Fd()), 0, o.token); err != nil {
@@ -373,11 +373,12 @@ func (w *Watcher) outcome(c *Claim, r reap.Result) {
 	if root := o.root; root != nil {
 		root.keeps(c, r)
 	}
+	over := o.itsEnd()
 	e := Event{
-		Time: r.At, Kind: KindOutcome, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: o.exit,
+		Time: r.At, Kind: KindOutcome, Owner: o.id, Comm: o.comm, UID: o.uid, Exit: over.exit,
 		Source: c.source, Result: r,
 	}
-	since := o.exitAt
+	since := over.at
 	if c.later != nil && c.later.lastHolder != nil {
 		h := c.later.lastHolder
 		e.Owner, e.Comm, e.Exit, since = h.id, h.comm, h.exit, c.later.since

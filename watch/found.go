@@ -71,7 +71,7 @@ func (o *Owner) checkOld() {
 		if len(o.claims) < few || o.phase != watching {
 			break
 		}
-		o.checked = (o.checked + 1) % len(o.claims)
+		o.checked = (o.checked + 1) % int32(len(o.claims))
 		if c := o.claims[o.checked]; c.state == armed && !c.named && c.place == nil && c.file != nil && c.later == nil {
 			due = append(due, look{c, c.file})
 		}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ type intake struct {
 	closed  bool            // nothing more is done
 	work    []func()        // to be done next, after what is queued
 	waiting []chan struct{} // closed once that is done
+
+	failed int // how often in a row it could not be waited for what happens; the goroutine's own
 }
 
 func (in *intake) init(w *Watcher) {
@@ -100,9 +103,7 @@ func (in *intake) turn() bool {
 		for _, f := range work {
 			f()
 		}
-		if err := in.w.expectSpaces(sys.EpollMod); err != nil {
-			in.w.log.Error().Err(err).Msg("wait for what happens in directories")
-		}
+		in.expect()
 		in.mu.Lock()
 		in.busy = false
 		in.mu.Unlock()
@@ -111,6 +112,18 @@ func (in *intake) turn() bool {
 		close(done)
 	}
 	return !closed
+}
+
+// expect has the loop told of what happens next, if need be in a moment: else nothing would be seen to be bound any more.
+func (in *intake) expect() {
+	err := in.w.expectSpaces(sys.EpollMod)
+	if err == nil {
+		in.failed = 0
+		return
+	}
+	in.w.log.Error().Err(err).Msg("wait for what happens in directories; it is tried again")
+	time.AfterFunc(backoff(in.failed), func() { in.wake(nil) })
+	in.failed++
 }
 
 // expectSpaces has the loop told, once, when there is something to read.
@@ -211,7 +224,7 @@ func (w *Watcher) vanished(c *Claim) {
 		if same {
 			return
 		}
-	} else if exhausted(err) {
+	} else if failing(err) {
 		return
 	}
 	w.post(func() {

@@ -3,7 +3,9 @@ package watch
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -92,17 +94,25 @@ func (w *Watcher) openFile(s *sighting) bool {
 			open = s.claim.owner.openFile
 		}
 		f, err := open(s.path)
-		if failing(err) {
-			w.log.Warn().Err(err).Str("path", s.path).Msg("look at a new sock-file; it is looked at again later")
-			w.remember(s.path, s.interested())
-		}
 		if err != nil { // gone again, or not a sock-file
+			w.again(s, err)
 			return false
 		}
 		s.file = f
 	}
 	s.state, _ = s.file.Probe()
 	return true
+}
+
+// again has a sighting looked at once more later, when the error that there was says nothing of it.
+func (w *Watcher) again(s *sighting, err error) {
+	switch {
+	case failing(err):
+		w.log.Warn().Err(err).Str("path", s.path).Msg("look at a new sock-file; it is looked at again later")
+		w.remember(s.path, s.interested())
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, reap.ErrNotSocket):
+		w.log.Debug().Err(err).Str("path", s.path).Msg("a new sock-file is not claimed")
+	}
 }
 
 // interested are the owners that a sighting is about.
@@ -291,32 +301,39 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 		return true
 	}
 	o, err := w.ownerOf(id, root, kin)
-	switch {
-	case errors.Is(err, pidfd.ErrExited):
+	if errors.Is(err, pidfd.ErrExited) {
 		return false
-	case err != nil:
-		w.log.Warn().Err(err).Str("path", s.path).Msg("watch the process that made a sock-file; the file is claimed for its tree")
-		o = root
 	}
 	if s.claim == nil && !s.openFor(root) {
 		s.close()
 		return true
 	}
-	w.take(s, o)
+	switch {
+	case err == nil:
+		w.take(s, o)
+	case root.everyone: // it has no end, and nor would the claim
+		w.log.Warn().Err(err).Str("path", s.path).Msg("watch the process that made a sock-file; it is looked for again")
+		w.claimOfGone(s)
+	default:
+		w.log.Warn().Err(err).Str("path", s.path).Msg("watch the process that made a sock-file; the file is claimed for its tree")
+		w.take(s, root)
+	}
 	return true
 }
 
 // openFor opens the file of a sighting in a bindspace anew, as it is opened for the owner on whose account it is claimed, and tells
-// whether that may be.
+// whether that may be, and can.
 func (s *sighting) openFor(o *Owner) bool {
 	if o.opener == nil {
 		return true
 	}
 	f, err := o.opener(s.path)
-	if err != nil || f.ID() != s.file.ID() {
-		if err == nil {
-			_ = f.Close()
-		}
+	if err != nil {
+		o.w.again(s, err)
+		return false
+	}
+	if f.ID() != s.file.ID() {
+		_ = f.Close()
 		return false
 	}
 	_, _ = f.Probe()
@@ -404,7 +421,8 @@ func (w *Watcher) claimSeen(s *sighting, o *Owner, source Source, e evidence) {
 	}
 }
 
-// claimOfGone claims the dead sock-file of a process that is gone: it is removed at once.
+// claimOfGone claims the sock-file of a process that is gone, or cannot be watched: it is removed at once if it is dead, and goes to who
+// holds its socket if it is not.
 func (w *Watcher) claimOfGone(s *sighting) {
 	w.mu.Lock()
 	o := w.byPID[s.pid] // its end may not have been told yet
@@ -445,7 +463,32 @@ func (w *Watcher) remember(path string, owners []*Owner) {
 		if o.phase <= ending && len(o.unmatched) < unmatchedMost && !slices.Contains(o.unmatched, path) {
 			o.unmatched = append(o.unmatched, path)
 		}
+		if o.everyone && len(o.unmatched) > 0 {
+			o.matchLater()
+		}
 	}
+}
+
+// matchLater has it tried again what could not be matched with an owner that has no end, at which it would be. The caller holds w.mu.
+func (o *Owner) matchLater() {
+	if o.rematch {
+		return
+	}
+	w := o.w
+	o.rematch = true
+	time.AfterFunc(backoff(int(o.rematches)), func() {
+		w.intake.wake(func() {
+			w.mu.Lock()
+			o.rematch, o.rematches = false, min(o.rematches+1, backoffSteps)
+			w.mu.Unlock()
+			o.matchUnmatched()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if len(o.unmatched) == 0 {
+				o.rematches = 0
+			}
+		})
+	})
 }
 
 // rememberEarly keeps the path of a sighting for those that have no process yet: it may turn out to be theirs.

@@ -30,43 +30,46 @@ type OwnerOptions struct {
 	Open func(path string) (*reap.File, error)
 	// Linger keeps the Bindspaces after the owner's end, for descendants that outlive it: until Release or Close.
 	Linger bool
+	// Tag is the caller's own, for Owner.Tag.
+	Tag any
 }
 
 // Owner is a process whose sock-files are removed at its end. Safe for concurrent use.
 type Owner struct {
 	w    *Watcher
+	tag  any
 	opts *OwnerOptions // nil when there is nothing but claims
 
 	// Guarded by w.mu. process and token are written before the loop knows the owner and by the loop.
-	id       pidfd.Identity
-	comm     string
-	process  *pidfd.Process // nil before Attach and once there is nothing more to learn from it
-	token    uint64
-	phase    phase
-	exit     pidfd.Exit
-	exitAt   time.Time
-	claims   []*Claim
-	index    *claimIndex // for owners with many claims
-	open     int         // claims without an outcome
-	spaces   []*place
-	linger   bool // keeps them after its end
-	everyone bool // it has no process: its bindspaces are everybody's
-	sweeps   bool // and what was dead there before is removed
-	opener   func(path string) (*reap.File, error)
-	since    time.Time // when it was prepared, by the clock of files
-	uid      uint32    // effective, when it was attached
-	cgroup   string    // for the Policy
+	id        pidfd.Identity
+	comm      string
+	process   *pidfd.Process // nil before Attach and once there is nothing more to learn from it
+	token     uint64
+	phase     phase
+	end       *death // nil while it lives
+	claims    []*Claim
+	index     *claimIndex // for owners with many claims
+	open      int         // claims without an outcome
+	uid       uint32      // effective, when it was attached
+	checked   int32       // which of the claims checkOld has looked at
+	spaces    []*place
+	released  bool
+	linger    bool  // keeps them after its end
+	everyone  bool  // it has no process: its bindspaces are everybody's
+	sweeps    bool  // and what was dead there before is removed
+	rematch   bool  // what is unmatched is about to be tried again, for there will be no end at which it would be
+	rematches uint8 // how often that was in vain
+	opener    func(path string) (*reap.File, error)
+	since     time.Time // when it was prepared, by the clock of files
+	cgroup    string    // for the Policy
 	// Sock-files that appeared and could not be matched with the owner yet: before Attach, or for want of descriptors.
 	unmatched []string
-
-	checked int // which of the claims checkOld has looked at
 
 	root *Owner                 // in whose tree it was found; nil for one that was added
 	kept map[string]reap.Result // latest outcomes of those found in its tree whose files are still there, by path
 
-	released bool
-	exited   latch
-	settled  latch
+	exited  latch
+	settled latch
 }
 
 // phase is how far an owner has come.
@@ -79,6 +82,20 @@ const (
 	dead     // claims are being settled
 	finished // nothing is left to do
 )
+
+// death is the end of a process.
+type death struct {
+	at   time.Time
+	exit pidfd.Exit // as far as it is known
+}
+
+// itsEnd is the process's end, or nothing as long as it lives. The caller holds w.mu, or is the loop.
+func (o *Owner) itsEnd() death {
+	if o.end == nil {
+		return death{}
+	}
+	return *o.end
+}
 
 // openFile opens a path as it is opened for the owner.
 func (o *Owner) openFile(path string) (*reap.File, error) {
@@ -113,14 +130,15 @@ func (w *Watcher) Add(p *pidfd.Process, o OwnerOptions) (*Owner, error) {
 	// Whoever it starts from here on is seen to bind.
 	if len(o.Bindspaces) > 0 {
 		if children, err := proc.FS("").Children(pid); err != nil || len(children) > 0 {
-			owner.rescan()
+			owner.Rescan()
 		}
 	}
 	return owner, nil
 }
 
-// rescan has all looked at that is in the owner's bindspaces.
-func (o *Owner) rescan() {
+// Rescan has all looked at that is in the owner's Bindspaces, and does not wait for that: for whoever adds a process that was watched before,
+// and may have bound something since.
+func (o *Owner) Rescan() {
 	w := o.w
 	w.mu.Lock()
 	var places []*place
@@ -141,7 +159,7 @@ func (o *Owner) rescan() {
 // Prepare makes an Owner whose process does not exist yet, for whoever is about to start it: its claims and bindspaces
 // are armed, so that nothing is missed between the start of the process and Attach. Release it if the start fails.
 func (w *Watcher) Prepare(o OwnerOptions) (*Owner, error) {
-	owner := &Owner{w: w, since: sys.FileTime()}
+	owner := &Owner{w: w, tag: o.Tag, since: sys.FileTime()}
 	if len(o.Bindspaces) > 0 {
 		owner.opts = &OwnerOptions{Name: o.Name, Conventions: slices.Clone(o.Conventions)}
 		owner.linger = o.Linger
@@ -229,7 +247,7 @@ func (o *Owner) Attach(p *pidfd.Process) error {
 	}
 	o.process, o.id, o.comm, o.uid, o.cgroup, o.phase = p, id, info.Comm, info.EUID, cgroup, watching
 	if o.token, err = w.watchTarget(p.Fd(), o); err != nil {
-		o.process, o.phase = nil, prepared
+		o.process, o.id, o.phase = nil, pidfd.Identity{}, prepared // nothing is said of the process by the end of this owner
 		return limit(fmt.Errorf("watch process %s: %w", id, err))
 	}
 	w.byPID[id.PID] = o
@@ -283,6 +301,9 @@ func (o *Owner) Root() *Owner {
 	defer o.w.mu.Unlock()
 	return o.root
 }
+
+// Tag is that of the OwnerOptions; nil for one that was found.
+func (o *Owner) Tag() any { return o.tag }
 
 // Ended tells whether the process has ended and there is nothing left to settle, or the owner was released.
 func (o *Owner) Ended() bool {
@@ -340,7 +361,7 @@ func (o *Owner) Settled() <-chan struct{} {
 func (o *Owner) Exit() pidfd.Exit {
 	o.w.mu.Lock()
 	defer o.w.mu.Unlock()
-	return o.exit
+	return o.itsEnd().exit
 }
 
 // Results gives the latest outcome of each claim that has one, in the order in which the claims were made; then, by path, what is kept
@@ -402,13 +423,29 @@ func (o *Owner) finish() {
 	}
 	o.leaveSpaces()
 	o.forget()
-	if o.w.byPID[o.id.PID] == o {
-		delete(o.w.byPID, o.id.PID)
-	}
+	o.leavePID()
 	o.exited.fire()
 	o.settled.fire()
 	delete(o.w.owners, o)
 	o.changed()
+}
+
+// leavePID leaves the process, if it lives on, to another owner that it had before this one was added. The caller holds w.mu.
+func (o *Owner) leavePID() {
+	w := o.w
+	if w.byPID[o.id.PID] != o {
+		return
+	}
+	delete(w.byPID, o.id.PID)
+	if !o.released {
+		return
+	}
+	for other := range w.owners {
+		if other.id == o.id && other.phase == watching && !other.released {
+			w.byPID[o.id.PID] = other
+			return
+		}
+	}
 }
 
 // leaveSpaces ends watching the owner's bindspaces. The caller holds w.mu.

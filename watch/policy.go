@@ -107,7 +107,7 @@ type ClaimState struct {
 	Source     Source
 	Traced     bool    // see Candidate
 	Named      bool    // somebody named the path: whatever the owner binds there is meant
-	File       reap.ID // zero while the claim is pending
+	File       reap.ID // zero while the claim is pending, and of a file that was not known while the owner lived: it may be anybody's
 	Identified bool
 	SeenAlive  bool // see reap.File.SeenAlive
 	Open       bool // it is not settled, or lives on with a holder
@@ -118,7 +118,7 @@ func (c *Claim) State() ClaimState {
 	c.owner.w.mu.Lock()
 	defer c.owner.w.mu.Unlock()
 	s := ClaimState{Path: c.path, Source: c.source, Traced: c.traced, Named: c.named, Open: c.state == armed || c.state == committed}
-	if c.file != nil {
+	if c.file != nil && (c.later == nil || !c.later.final) {
 		s.File, s.Identified, s.SeenAlive = c.file.ID(), true, c.file.SeenAlive()
 	}
 	return s

@@ -30,11 +30,15 @@ func (c *Claim) wait() *later {
 	return c.later
 }
 
-// A claim that lives and that nobody visible holds is probed again with back-off.
+// A claim that lives and that nobody visible holds is probed again with back-off, as what could not be looked at is looked at.
 const (
 	backoffFirst = time.Second
 	backoffLast  = time.Minute
+	backoffSteps = 6 // from the first to the last
 )
+
+// backoff is how long to wait before something is tried once more that failed.
+func backoff(step int) time.Duration { return min(backoffFirst<<min(step, backoffSteps), backoffLast) }
 
 // retryQueue is a heap of claims, by when they are due.
 type retryQueue []*Claim
@@ -72,7 +76,7 @@ func (q *retryQueue) push(c *Claim) {
 	if l.step < len(reap.Ladder) {
 		l.due = l.since.Add(reap.Ladder[l.step])
 	} else {
-		l.due = now().Add(min(backoffFirst<<min(l.step-len(reap.Ladder), 6), backoffLast))
+		l.due = now().Add(backoff(l.step - len(reap.Ladder)))
 	}
 	l.step++
 	heap.Push(q, c)

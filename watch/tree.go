@@ -51,7 +51,7 @@ func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, err
 // program that watched it: its name and its user are what that knew. What is claimed for it is settled at once; its Bindspaces serve the
 // Conventions alone.
 func (w *Watcher) AddEnded(id pidfd.Identity, comm string, uid uint32, o OwnerOptions) (*Owner, error) {
-	owner, err := w.addDead(id, uid, nil)
+	owner, err := w.prepareDead(id, uid, nil, o.Tag)
 	if err != nil {
 		return nil, err
 	}
@@ -67,20 +67,24 @@ func (w *Watcher) AddEnded(id pidfd.Identity, comm string, uid uint32, o OwnerOp
 			return nil, err
 		}
 	}
-	w.post(func() { w.settle(owner, owner.guess(), owner.exitAt) })
+	w.post(func() { w.settle(owner, owner.guess(), owner.end.at) })
 	return owner, nil
 }
 
 // addDead is AddEnded without options: something is about to be claimed for it.
 func (w *Watcher) addDead(id pidfd.Identity, uid uint32, root *Owner) (*Owner, error) {
-	o, err := w.Prepare(OwnerOptions{})
+	return w.prepareDead(id, uid, root, nil)
+}
+
+func (w *Watcher) prepareDead(id pidfd.Identity, uid uint32, root *Owner, tag any) (*Owner, error) {
+	o, err := w.Prepare(OwnerOptions{Tag: tag})
 	if err != nil {
 		return nil, fmt.Errorf("process %d, which is gone: %w", id.PID, err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	o.id, o.uid, o.phase, o.exitAt, o.root = id, uid, dead, now(), root
-	o.exit = pidfd.Exit{Reason: "it was gone before it was watched"}
+	o.id, o.uid, o.phase, o.root = id, uid, dead, root
+	o.end = &death{at: now(), exit: pidfd.Exit{Reason: "it was gone before it was watched"}}
 	o.exited.fire()
 	return o, nil
 }
@@ -96,7 +100,7 @@ func (w *Watcher) AddBindspace(dir string, sweep bool, open func(path string) (*
 	w.mu.Lock()
 	o.everyone, o.sweeps, o.phase = true, sweep, watching
 	w.mu.Unlock()
-	o.rescan()
+	o.Rescan()
 	return o, nil
 }
 
