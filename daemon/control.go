@@ -81,7 +81,7 @@ func (d *control) serveUnwatch(_ context.Context, call *varlink.Call) error {
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	if err := d.drop(r); err != nil {
+	if err := d.unwatch(r); err != nil {
 		return d.refuse(call, err)
 	}
 	return nil

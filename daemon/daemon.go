@@ -63,10 +63,9 @@ type Daemon struct {
 	reports     reports
 	answering   answering
 
-	mu      sync.Mutex
-	owners  map[string]*registered // by id
-	byOwner map[*watch.Owner]*registered
-	byUID   map[uint32]int // how many each user has registered
+	mu     sync.Mutex
+	owners map[string]*registered // by id
+	byUID  map[uint32]int         // how many each user has registered
 }
 
 // New starts a daemon: the lock, the records of the one before, which are taken up, the sockets. Run serves.
@@ -75,7 +74,7 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		o: o, log: o.Log, started: time.Now(), root: -1,
-		owners: map[string]*registered{}, byOwner: map[*watch.Owner]*registered{}, byUID: map[uint32]int{},
+		owners: map[string]*registered{}, byUID: map[uint32]int{},
 	}
 	d.config.Store(&o.Config)
 	if err := d.open(); err != nil {
@@ -212,6 +211,7 @@ func (d *Daemon) Close() error {
 	d.metrics.close() // it asks the others
 	d.leftovers.close()
 	d.untaken.close()
+	d.spaces.close()
 	d.trace.close()
 	if d.keeper != nil {
 		d.keeper.close() // before the end of the watcher, which ends all claims

@@ -106,7 +106,7 @@ func TestFewDescriptorsForClaims(t *testing.T) {
 		}
 		released++
 	}
-	if len(lines(p.logged(), "too few descriptors to take up all records")) != 2 {
+	if len(lines(p.logged(), "not all records can be taken up")) != 2 {
 		t.Error(p.logged())
 	}
 

@@ -3,8 +3,10 @@ package daemon
 import (
 	"errors"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/sockwatch/sockwatch/internal/records"
 	"github.com/sockwatch/sockwatch/internal/varlink"
@@ -21,10 +23,13 @@ type keeper struct {
 	due    *sync.Cond
 	dirty  map[*watch.Owner]struct{}
 	held   map[*watch.Owner]int      // not to be kept now, by how many want that
-	failed map[*watch.Owner]struct{} // for want of descriptors, which the end of something may have given back
+	failed map[*watch.Owner]struct{} // the kernel could not, and may when something has come to its end
 	closed bool
 	done   sync.WaitGroup
 	said   varlink.PerUser // of records that could not be kept
+
+	again *time.Timer // for those that failed; nil when there are none
+	step  int
 
 	writing sync.Mutex // a record is written by one at a time
 }
@@ -91,16 +96,48 @@ func (k *keeper) await() (batch []*watch.Owner) {
 			}
 		}
 		if len(batch) > 0 {
-			for o := range k.failed {
-				k.dirty[o] = struct{}{}
-				batch = append(batch, o)
-			}
-			clear(k.failed)
-			return batch
+			return append(batch, k.retry()...)
 		}
 		k.due.Wait()
 	}
 	return nil
+}
+
+// retry gives those that failed, which are to be kept now. The caller holds k.mu.
+func (k *keeper) retry() []*watch.Owner {
+	batch := slices.Collect(maps.Keys(k.failed))
+	for _, o := range batch {
+		k.dirty[o] = struct{}{}
+	}
+	clear(k.failed)
+	return batch
+}
+
+// fails notes that a record could not be kept: it is tried again with the next one that is to be kept, and with back-off.
+func (k *keeper) fails(o *watch.Owner) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failed[o] = struct{}{}
+	if k.again != nil || k.closed {
+		return
+	}
+	k.again = time.AfterFunc(backoff(k.step), func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.again = nil
+		k.step++
+		k.retry()
+		k.due.Signal()
+	})
+}
+
+// kept notes that a record was kept. The next one that fails is tried again soon.
+func (k *keeper) kept() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.failed) == 0 {
+		k.step = 0
+	}
 }
 
 func (k *keeper) isDirty(o *watch.Owner) bool {
@@ -129,6 +166,9 @@ func (k *keeper) close() {
 		return
 	}
 	k.closed = true
+	if k.again != nil {
+		k.again.Stop()
+	}
 	k.due.Signal()
 	k.mu.Unlock()
 	k.done.Wait()
@@ -151,10 +191,11 @@ func (k *keeper) keep(o *watch.Owner) error {
 	delete(k.dirty, o) // as it is now is how it is kept
 	k.mu.Unlock()
 	err := k.write(o)
-	if wanting(err) {
-		k.mu.Lock()
-		k.failed[o] = struct{}{}
-		k.mu.Unlock()
+	switch {
+	case err == nil:
+		k.kept()
+	case !errors.Is(err, records.ErrTooLarge):
+		k.fails(o)
 	}
 	return err
 }
@@ -166,6 +207,9 @@ func (k *keeper) write(o *watch.Owner) error {
 	}
 	name, reg := k.d.find(o)
 	defer k.d.untaken.wake() // after the record: this may have been the end of something
+	if reg != nil && !k.d.has(reg) {
+		return nil // who registers it keeps it, and who has ended that has deleted it
+	}
 	left := k.d.untaken.claims(name)
 	if o.Ended() && len(left) == 0 {
 		k.d.forget(name, o)

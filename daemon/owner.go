@@ -44,14 +44,19 @@ func (r *registered) closeRoot() {
 	}
 }
 
-// find gives the id of an owner, and what was registered of it, if it was.
+// find gives the id of an owner, and what was registered of it, if it was: also before that is done, and when it is over.
 func (d *Daemon) find(o *watch.Owner) (string, *registered) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if r := d.byOwner[o]; r != nil {
+	if r, ok := o.Tag().(*registered); ok {
 		return r.id, r
 	}
 	return foundID(o.Identity()), nil
+}
+
+// has tells whether it is registered: its record is to be kept.
+func (d *Daemon) has(r *registered) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.owners[r.id] == r
 }
 
 // forget drops an owner that has come to its end.
@@ -60,7 +65,6 @@ func (d *Daemon) forget(id string, o *watch.Owner) {
 	defer d.mu.Unlock()
 	if r := d.owners[id]; r != nil && r.owner == o {
 		delete(d.owners, id)
-		delete(d.byOwner, o)
 		d.byUID[r.claimant.UID]--
 		r.closeRoot()
 	}
@@ -80,7 +84,7 @@ func (d *Daemon) get(id string, u asuser.User) *registered {
 // options are those by which the watcher watches it.
 func (r *registered) options(d *Daemon) watch.OwnerOptions {
 	return watch.OwnerOptions{
-		Name: r.name, Bindspaces: r.bindspaces, Conventions: r.conventions,
+		Name: r.name, Bindspaces: r.bindspaces, Conventions: r.conventions, Tag: r,
 		Open: func(path string) (*reap.File, error) { return d.openAs(r.claimant, r.root, path) },
 	}
 }

@@ -43,7 +43,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	switch {
 	case errors.Is(err, pidfd.ErrExited):
 		return nil, &varlink.Error{Name: client.Interface + ".NoSuchProcess", Parameters: map[string]any{"process": q.Process}}
-	case exhausted(err):
+	case failing(err):
 		return nil, err
 	case err != nil:
 		return nil, invalid(q.Process, err)
@@ -99,7 +99,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	keep = true // the watcher has it
 	defer d.keeper.hold(r.owner)()
 	d.mu.Lock()
-	d.owners[id], d.byOwner[r.owner] = r, r
+	d.owners[id] = r
 	d.byUID[u.UID]++
 	d.mu.Unlock()
 	again, err := identity.Open() // to look at what it holds: the other one is the watcher's, and may be closed
@@ -115,7 +115,10 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		err = d.keeper.keep(r.owner) // before the client is told that it is done
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.drop(r))
+		d.keeper.writing.Lock()
+		defer d.keeper.writing.Unlock()
+		d.drop(r)
+		return nil, errors.Join(err, d.store.Delete(id))
 	}
 	return r, nil
 }
@@ -192,7 +195,7 @@ func (d *Daemon) maySearch(r *registered, dir string) error {
 	switch {
 	case denied != nil:
 		return denied
-	case exhausted(err):
+	case failing(err):
 		return err
 	case err != nil:
 		return notPermitted(dir, err.Error())
@@ -207,17 +210,21 @@ func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) (clai
 		if err != nil && !errors.Is(err, pidfd.ErrExited) {
 			d.log.Info().Err(err).Str("owner", r.id).Msg("look at what a process holds")
 		}
-		for i, f := range held {
-			c, err := d.claimHeld(r, f)
+		if !failing(err) {
+			err = nil // what may not be seen is not claimed
+		}
+		for _, f := range held {
 			if err != nil {
-				for _, rest := range held[i+1:] {
-					_ = rest.Close()
-				}
-				return claims, err
+				_ = f.Close()
+				continue
 			}
-			if c != nil {
+			var c *watch.Claim
+			if c, err = d.claimHeld(r, f); c != nil {
 				claims = append(claims, c)
 			}
+		}
+		if err != nil {
+			return claims, err
 		}
 	}
 	for _, path := range paths {
@@ -230,7 +237,8 @@ func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) (clai
 	return claims, nil
 }
 
-// claimHeld claims a file that the process has open, if the claimant may reach it; else the claim is nil. An error is that there is no room.
+// claimHeld claims a file that the process has open, if the claimant may reach it; else the claim is nil. An error is that there is no room, or
+// that the kernel fails.
 func (d *Daemon) claimHeld(r *registered, held *reap.File) (*watch.Claim, error) {
 	defer held.Close()
 	if err := d.roomForClaim(r); err != nil {
@@ -245,6 +253,9 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) (*watch.Claim, error)
 		path = strings.TrimPrefix(path, dir)
 	}
 	f, err := d.openAs(r.claimant, r.root, path)
+	if failing(err) {
+		return nil, err
+	}
 	if err != nil {
 		d.log.Info().Err(err).Str("owner", r.id).Msg("a sock-file that a process holds is not claimed")
 		return nil, nil
@@ -286,14 +297,22 @@ func (d *Daemon) claimPath(r *registered, path string) (*watch.Claim, error) {
 	return r.owner.Claim(path, watch.SourceExplicit)
 }
 
-// drop ends the watching of what was registered, and its record.
-func (d *Daemon) drop(r *registered) error {
+// unwatch ends the watching of what was registered, if its record can be deleted.
+func (d *Daemon) unwatch(r *registered) error {
 	d.keeper.writing.Lock() // a record that is being written is there before it is removed
 	defer d.keeper.writing.Unlock()
+	if err := d.store.Delete(r.id); err != nil {
+		return err
+	}
+	d.drop(r)
+	return nil
+}
+
+// drop ends the watching of what was registered. The caller holds the keeper's writing, for its record is to go, too.
+func (d *Daemon) drop(r *registered) {
 	d.untaken.drop(r.id)
 	_ = r.owner.Release()
 	d.forget(r.id, r.owner)
-	return d.store.Delete(r.id)
 }
 
 func limitReached(what string, limit int) *varlink.Error {

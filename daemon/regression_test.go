@@ -221,3 +221,30 @@ func TestHistoryOfTheDead(t *testing.T) {
 	}
 	p.stop()
 }
+
+// TestFoundAndUnwatched: what the daemon has found by itself is not lost when a client who has registered the same process is done with it.
+func TestFoundAndUnwatched(t *testing.T) {
+	p := newPlace(t)
+	must(t, os.Mkdir(p.path("space"), 0o755))
+	p.serve(p.config(fmt.Sprintf("[[bindspace]]\npath = %q\n", p.path("space"))))
+	c := p.dial()
+	o := startPuppet(t)
+	found, more := p.path("space/found"), p.path("space/more")
+	o.do("bind", found)
+	c.recorded(p, o, found)
+	w := c.watch(o.pid())
+	must(t, c.c.Unwatch(t.Context(), w.ID))
+	other := startPuppet(t)
+	other.do("bind", p.path("space/other"))
+	c.recorded(p, other, p.path("space/other")) // after whatever the end of the other owner has led to
+	if records := p.recordsOf(o); len(records) != 1 {
+		t.Errorf("records %q, want the one of what was found", records)
+	}
+	o.do("bind", more) // which is found as the owner that it was
+	c.recorded(p, o, more)
+	c.recorded(p, o, found)
+	o.kill()
+	other.kill()
+	c.gone(found, more)
+	p.noRecords()
+}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sockwatch/sockwatch/internal/asuser"
 	"github.com/sockwatch/sockwatch/internal/records"
 	"github.com/sockwatch/sockwatch/pidfd"
@@ -18,13 +20,17 @@ import (
 // to come would be an owner twice, and each would write its record over the other's. For the same reason those that were found
 // come first: registered ones have bindspaces, in which more is found.
 //
-// All are read before the first one is taken up, which costs descriptors. An error is that there are none even for that: whoever went on
-// would write over records that he does not know.
+// All are read before the first one is taken up, which costs descriptors. An error is that there are none even for that, or no memory, or that
+// it cannot be seen which records there are: to be started again is better than to work without them.
 func (d *Daemon) restore() error {
 	var found, registered []records.Entry
-	for entry, err := range d.store.All() {
+	entries, err := d.store.All()
+	if err != nil {
+		return err
+	}
+	for entry, err := range entries {
 		switch {
-		case exhausted(err):
+		case exhausted(err), errors.Is(err, unix.ENOMEM):
 			return err
 		case errors.Is(err, records.ErrOtherBoot):
 			d.log.Debug().Err(err).Msg("a record of an earlier boot")
@@ -47,17 +53,17 @@ func (d *Daemon) restore() error {
 			}
 		}
 		rest := &remainder{Entry: entry}
-		if err := d.takeUp(rest); wanting(err) {
+		if err := d.takeUp(rest); err != nil {
+			if !wanting(err) { // else one word for all is enough
+				d.log.Error().Err(err).Str("owner", entry.ID).Msg("take up a record; it is kept, and tried again")
+			}
 			d.untaken.add(rest, err)
-		} else if err != nil {
-			d.notTaken(entry.ID, err)
 		}
 	}
+	for _, r := range d.owners { // nobody else has them yet
+		r.owner.Rescan() // what it has bound while there was no daemon, or one that has not come to keep it
+	}
 	return nil
-}
-
-func (d *Daemon) notTaken(id string, err error) {
-	d.log.Error().Err(err).Str("owner", id).Msg("take up a record; it is kept for the next start")
 }
 
 // claimantOf is with whose rights the files of a record are opened and removed.
@@ -68,7 +74,7 @@ func claimantOf(rec records.Record) asuser.User {
 	return userOf(rec.UID)
 }
 
-// takeUp takes up what is left of a record. It stops at what there are no descriptors for: wanting tells.
+// takeUp takes up what is left of a record. It stops at what it cannot take up now; with a claim that it never will it goes on.
 func (d *Daemon) takeUp(rest *remainder) error {
 	if rest.r == nil {
 		if err := d.takeUpOwner(rest); err != nil {
@@ -112,12 +118,16 @@ func (d *Daemon) takeUpOwner(rest *remainder) error {
 	if err != nil && !dead {
 		return err
 	}
+	options := r.options(d)
+	if rec.Claimant == nil {
+		options.Tag = nil // it was found
+	}
 	if r.owner = d.foundMeanwhile(rest); r.owner != nil {
 		if p != nil {
 			_ = p.Close()
 		}
 	} else if dead {
-		if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, r.options(d)); err != nil {
+		if r.owner, err = d.watcher.AddEnded(rec.Process, rec.Comm, rec.UID, options); err != nil {
 			return err
 		}
 	} else {
@@ -125,7 +135,7 @@ func (d *Daemon) takeUpOwner(rest *remainder) error {
 			r.root, err = d.root, nil
 		}
 		if err == nil {
-			r.owner, err = d.watcher.Add(p, r.options(d))
+			r.owner, err = d.watcher.Add(p, options)
 		}
 		if err != nil {
 			r.closeRoot()
@@ -135,7 +145,7 @@ func (d *Daemon) takeUpOwner(rest *remainder) error {
 	}
 	if rec.Claimant != nil {
 		d.mu.Lock()
-		d.owners[rest.ID], d.byOwner[r.owner] = r, r
+		d.owners[rest.ID] = r
 		d.byUID[r.claimant.UID]++
 		d.mu.Unlock()
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -116,6 +117,13 @@ func (d *Daemon) claimsOf(u asuser.User) int {
 
 // exhausted tells whether an error is the want of descriptors.
 func exhausted(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
+
+// failing tells whether an error is that the kernel could not do what is well possible, and may another time. It says nothing of what was
+// asked about.
+func failing(err error) bool {
+	return exhausted(err) || slices.ContainsFunc([]error{unix.ENOMEM, unix.ENOSPC, unix.EIO, unix.ESTALE},
+		func(e error) bool { return errors.Is(err, e) })
+}
 
 // checkName refuses a name that conventions cannot build from.
 func checkName(name string) error {

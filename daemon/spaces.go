@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sockwatch/sockwatch/internal/asuser"
 	"github.com/sockwatch/sockwatch/internal/config"
@@ -17,12 +18,19 @@ type spaces struct {
 
 	mu      sync.Mutex
 	watched map[string]*watch.Owner // by path
+	again   *time.Timer             // for those that the kernel could not watch; nil when there are none
+	step    int
+	closed  bool
 }
 
 // set watches these bindspaces, and no others any more.
 func (s *spaces) set(wanted []config.Bindspace) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	retry := false
 	keep := map[string]*watch.Owner{}
 	for _, b := range wanted {
 		if o := s.watched[b.Path]; o != nil {
@@ -31,7 +39,8 @@ func (s *spaces) set(wanted []config.Bindspace) {
 		}
 		o, err := s.d.watcher.AddBindspace(b.Path, b.Sweep, s.open)
 		if err != nil {
-			s.d.log.Error().Err(err).Str("bindspace", b.Path).Msg("watch a bindspace of the configuration")
+			s.d.log.Error().Err(err).Str("bindspace", b.Path).Bool("again", wanting(err)).Msg("watch a bindspace of the configuration")
+			retry = retry || wanting(err)
 			continue
 		}
 		keep[b.Path] = o
@@ -42,6 +51,29 @@ func (s *spaces) set(wanted []config.Bindspace) {
 		}
 	}
 	s.watched = keep
+	s.retry(retry)
+}
+
+// retry has it tried again what could not be watched. The caller holds s.mu.
+func (s *spaces) retry(is bool) {
+	if s.again != nil {
+		s.again.Stop()
+		s.again = nil
+	}
+	if !is {
+		s.step = 0
+		return
+	}
+	s.again = time.AfterFunc(backoff(s.step), func() { s.set(s.d.config.Load().Bindspaces) })
+	s.step++
+}
+
+// close ends the retrying. The watcher ends the rest.
+func (s *spaces) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.retry(false)
 }
 
 // open opens a file of a bindspace with the rights of the directory's owner.

@@ -16,9 +16,9 @@ import (
 	"github.com/sockwatch/sockwatch/watch"
 )
 
-// untaken are the records of the daemon before, and claims of them, that could not be taken up for want of descriptors. They stay in the
-// records, and are tried again when there may be descriptors: whenever something has come to its end, and with back-off. A daemon that has
-// taken up all has no part of this running.
+// untaken are the records of the daemon before, and claims of them, that could not be taken up, most likely for want of descriptors. They
+// stay in the records, whatever else is kept of these processes, and are tried again when there may be descriptors: whenever something has come
+// to its end, and with back-off. A daemon that has taken up all has no part of this running.
 type untaken struct {
 	d      *Daemon
 	freed  chan struct{} // something has come to its end
@@ -39,16 +39,19 @@ type remainder struct {
 
 // A try costs a few system calls where there still are no descriptors.
 const (
-	untakenFirst = time.Second
-	untakenLast  = time.Minute
+	backoffFirst = time.Second
+	backoffLast  = time.Minute
 )
+
+// backoff is how long to wait before something is tried once more that failed.
+func backoff(step int) time.Duration { return min(backoffFirst<<min(step, 6), backoffLast) }
 
 // reserved is how many descriptors are not for what is taken up: the daemon needs some to listen, to answer and to remove.
 const reserved = 32
 
-// wanting tells whether an error is the want of something that others may give back.
+// wanting tells whether it may go well another time.
 func wanting(err error) bool {
-	return exhausted(err) || errors.Is(err, watch.ErrLimit) || errors.Is(err, unix.ENOMEM)
+	return failing(err) || errors.Is(err, watch.ErrLimit)
 }
 
 // reserve tells whether something more can be taken up: it is wanting where not.
@@ -85,13 +88,13 @@ func (t *untaken) start() {
 		return
 	}
 	t.d.log.Warn().Err(why).Int("records", left).Int("processes", processes).Int("claims", claims).
-		Msg("there are too few descriptors to take up all records: the rest is kept and tried again; these processes are not watched until then")
+		Msg("not all records can be taken up: the rest is kept and tried again; these processes are not watched until then")
 	t.done.Go(t.run)
 }
 
 func (t *untaken) run() {
 	for step := 0; ; {
-		again := time.NewTimer(min(untakenFirst<<min(step, 6), untakenLast))
+		again := time.NewTimer(backoff(step))
 		select {
 		case <-again.C:
 			step++
@@ -124,7 +127,7 @@ func (t *untaken) takeUp() (all bool) {
 	return all
 }
 
-// takeUpOne tries one. The error is wanting.
+// takeUpOne tries one.
 func (t *untaken) takeUpOne(id string) error {
 	unlock, there := t.lock(id)
 	defer unlock()
@@ -135,17 +138,14 @@ func (t *untaken) takeUpOne(id string) error {
 		return nil
 	}
 	err := t.d.takeUp(rest)
-	if wanting(err) {
+	if err != nil {
 		return err
 	}
-	if err != nil {
-		t.d.notTaken(id, err)
-	} else {
-		t.d.log.Info().Str("owner", id).Msg("a record is taken up after all")
-	}
+	t.d.log.Info().Str("owner", id).Msg("a record is taken up after all")
 	t.drop(id)
 	if rest.r != nil {
 		t.d.keeper.changed(rest.r.owner) // its record may have been kept for this alone
+		rest.r.owner.Rescan()
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (t *untaken) await(id string, u asuser.User) error {
 	if rest == nil || rest.r != nil || rest.Claimant == nil || u.UID != 0 && rest.Claimant.UID != u.UID {
 		return nil
 	}
-	return fmt.Errorf("%w: its record is still to be taken up", unix.EMFILE)
+	return fmt.Errorf("its record is still to be taken up: %w", t.why)
 }
 
 // count is how many processes are not watched yet of which a user may know, and how many claims are left of those.

@@ -37,17 +37,17 @@ func (e *DamagedError) Error() string {
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 // All reads the records, those of one name after the other; what is put meanwhile may be among them. No error ends it before
-// all were tried: with each comes no Entry, and it is a *DamagedError, ErrOtherBoot, or that of reading one record or the directory, which
-// was left as it is.
+// all were tried: with each comes no Entry, and it is a *DamagedError, ErrOtherBoot, or that of reading one record, which
+// was left as it is and is left so by Put and Delete. Its own error is that the directory could not be read.
 //
 // Names that do not end in ".json" are not looked at.
-func (s *Store) All() iter.Seq2[Entry, error] {
+func (s *Store) All() (iter.Seq2[Entry, error], error) {
+	names, err := s.names()
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	slices.Sort(names)
 	return func(yield func(Entry, error) bool) {
-		names, err := s.names()
-		if err != nil && !yield(Entry{}, fmt.Errorf("list records: %w", err)) {
-			return
-		}
-		slices.Sort(names)
 		for _, name := range names {
 			if !strings.HasSuffix(name, suffix) {
 				continue
@@ -60,7 +60,7 @@ func (s *Store) All() iter.Seq2[Entry, error] {
 				return
 			}
 		}
-	}
+	}, nil
 }
 
 func (s *Store) read(name string) (Entry, error) {
@@ -68,8 +68,13 @@ func (s *Store) read(name string) (Entry, error) {
 	defer s.mu.Unlock()
 	b, damage, err := s.load(name)
 	if err != nil {
-		return Entry{}, fmt.Errorf("read record: %w", s.named(err, name))
+		err = fmt.Errorf("read record: %w", s.named(err, name))
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.unread[name] = err
+		}
+		return Entry{}, err
 	}
+	delete(s.unread, name)
 	var e Entry
 	if damage == nil {
 		e.ID, e.Record, damage = decode(b)
@@ -107,6 +112,9 @@ func (s *Store) load(name string) (b []byte, damage, err error) {
 	if damage := checkOwn(info); damage != nil {
 		return nil, damage, nil
 	}
+	if err := at("record/read", name); err != nil {
+		return nil, nil, err
+	}
 	f, err := s.root.Open(name)
 	if err != nil {
 		return nil, nil, err
@@ -130,7 +138,9 @@ func (s *Store) setAside(name string, damage error) error {
 		aside = name + damagedSuffix + "." + strconv.Itoa(i)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.root.Rename(name, aside)
+		if err = at("record/aside", name); err == nil {
+			err = s.root.Rename(name, aside)
+		}
 	}
 	if err != nil {
 		return &DamagedError{Path: s.path(name), Err: fmt.Errorf("%w; it could not be set aside: %w", damage, err)}

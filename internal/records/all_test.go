@@ -211,7 +211,9 @@ func TestAllEnds(t *testing.T) {
 	for pid := 1; pid <= 2; pid++ {
 		must(t, s.Put(sample(t, pid, 0)))
 	}
-	for e, err := range s.All() {
+	entries, err := s.All()
+	must(t, err)
+	for e, err := range entries {
 		must(t, err)
 		must(t, s.Delete(e.ID)) // All holds nothing meanwhile
 		break

@@ -30,6 +30,9 @@ func (e *LockedError) Error() string {
 // takeLock locks a directory of records for as long as the file is open, so no longer than this process lives: flock(2). Who
 // has the lock is for the kernel to say; the pid in the file is for people.
 func takeLock(root *os.Root) (*os.File, error) {
+	if err := at("record/lock", lockName); err != nil {
+		return nil, err
+	}
 	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

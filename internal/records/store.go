@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/sockwatch/sockwatch/internal/failpoint"
 	"github.com/sockwatch/sockwatch/internal/proc"
 )
 
@@ -26,6 +27,8 @@ type Store struct {
 	mu   sync.RWMutex
 	root *os.Root
 	lock *os.File
+	// unread are the names of records that All could not read, and why.
+	unread map[string]error
 }
 
 // Open opens the directory of a daemon's records, which it makes if need be, in a directory that is there. Close closes it.
@@ -38,14 +41,17 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open records: %w", err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err = at("record/mkdir", dir); err == nil {
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("open records: %w", err)
 	}
 	root, err := openOwn(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open records: %w", err)
 	}
-	s := &Store{dir: dir, bootID: bootID, root: root}
+	s := &Store{dir: dir, bootID: bootID, root: root, unread: map[string]error{}}
 	if s.lock, err = takeLock(root); err != nil {
 		return nil, errors.Join(fmt.Errorf("open records in %s: %w", dir, err), root.Close())
 	}
@@ -125,7 +131,8 @@ func (s *Store) Close() error {
 // error, and when the process is killed meanwhile, there is the one there was.
 //
 // An id is made of letters, digits, ":", "@", "_" and ".", 1 to 128 of them, a letter or digit in front. ErrTooLarge when
-// the owner has too many claims. Put refuses all that All would set aside or delete.
+// the owner has too many claims. Put refuses all that All would set aside or delete, and to replace what All could not read: it has
+// claims that nobody knows.
 func (s *Store) Put(id string, r Record) error {
 	name, err := fileName(id)
 	if err != nil {
@@ -148,11 +155,23 @@ func (s *Store) Put(id string, r Record) error {
 func (s *Store) replace(name string, b []byte) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if err := s.known(name); err != nil {
+		return err
+	}
+	if err := at("record/create", name); err != nil {
+		return err
+	}
 	f, err := renameio.NewPendingFile(name, renameio.WithRoot(s.root))
 	if err != nil {
 		return err
 	}
-	if _, err = f.Write(b); err == nil {
+	if err = at("record/write", name); err == nil {
+		_, err = f.Write(b)
+	}
+	if err == nil {
+		err = at("record/rename", name)
+	}
+	if err == nil {
 		err = f.CloseAtomicallyReplace()
 	}
 	if err != nil {
@@ -161,12 +180,22 @@ func (s *Store) replace(name string, b []byte) error {
 	return nil
 }
 
-// Delete deletes the record of an owner. That there is none is no error.
+// known refuses to touch a record that could not be read.
+func (s *Store) known(name string) error {
+	if err := s.unread[name]; err != nil {
+		return fmt.Errorf("there is one that could not be read, and it is kept for the next start: %w", err)
+	}
+	return nil
+}
+
+// Delete deletes the record of an owner, but for one that All could not read. That there is none is no error.
 func (s *Store) Delete(id string) error {
 	name, err := fileName(id)
 	if err == nil {
 		s.mu.RLock()
-		err = s.remove(name)
+		if err = s.known(name); err == nil {
+			err = s.remove(name)
+		}
 		s.mu.RUnlock()
 	}
 	if err != nil {
@@ -177,10 +206,14 @@ func (s *Store) Delete(id string) error {
 
 // remove removes a file of this directory. No sock-file is ever removed here: the directory is ours alone, as is the name.
 func (s *Store) remove(name string) error {
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s.named(err, name)
+	err := at("record/delete", name)
+	if err == nil {
+		err = s.root.Remove(name)
 	}
-	return nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return s.named(err, name)
 }
 
 // clear removes what writes left behind that were interrupted.
@@ -197,6 +230,9 @@ func (s *Store) clear() error {
 func (s *Store) names() ([]string, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if err := at("record/list", "."); err != nil {
+		return nil, s.named(err, "")
+	}
 	d, err := s.root.Open(".")
 	if err != nil {
 		return nil, s.named(err, "")
@@ -204,6 +240,14 @@ func (s *Store) names() ([]string, error) {
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
 	return names, s.named(err, "")
+}
+
+// at is a failpoint, and fails as the step does that it is before.
+func at(step, name string) error {
+	if err := failpoint.Hit(step); err != nil {
+		return &fs.PathError{Op: step, Path: name, Err: err}
+	}
+	return nil
 }
 
 func (s *Store) path(name string) string { return filepath.Join(s.dir, name) }

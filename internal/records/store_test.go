@@ -59,8 +59,12 @@ func sample(t testing.TB, pid, n int) (string, Record) {
 // all returns what All gives.
 func all(s *Store) (map[string]Record, []error) {
 	records := map[string]Record{}
+	entries, err := s.All()
+	if err != nil {
+		return records, []error{err}
+	}
 	var errs []error
-	for e, err := range s.All() {
+	for e, err := range entries {
 		if err != nil {
 			errs = append(errs, err)
 			continue
