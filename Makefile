@@ -59,8 +59,9 @@ generate: need-go ## compile bpf/ into ebpf/ (needs clang-19 and llvm-19; what i
 	$(GO) generate ./ebpf
 
 .PHONY: bench
-bench: need-go ## measure death to file gone, beside a C program doing the same (LONG=1: the long form)
-	$(GO) run ./bench $(if $(LONG),-long)
+bench: need-go ## measure, beside others, and write docs/benchmarks.md (PART=peers: one part; LONG=1: the long form)
+	$(GO) run ./bench -install $(if $(LONG),-long) $(if $(PART),-part $(PART))
+	$(GO) -C tools run ./plot ../bench/results ../docs/pictures
 
 .PHONY: stress
 stress: need-go ## look for live sockets lost to races (LONG=1: a million removals)
@@ -73,6 +74,11 @@ kernels: need-go ## run the tests that depend on the kernel on other kernels, in
 .PHONY: chaos
 chaos: build ## kill servers and the daemon at random: no file is lost or left (LONG=1: 100,000 deaths)
 	$(GO) run ./test/chaos $(if $(LONG),-long) bin/sockwatch
+
+.PHONY: faults
+faults: need-go ## have each step fail and be killed (ALL=1: each error at each step, which takes hours)
+	$(if $(ALL),SOCKWATCH_FAULTS=all) $(GO) test -p 1 -count=1 -tags failpoints -timeout $(if $(ALL),6h,30m) \
+	  ./internal/failpoint ./test/faults
 
 .PHONY: fuzz
 fuzz: need-go ## run each fuzz target for FUZZTIME (10s)
