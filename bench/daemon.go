@@ -28,6 +28,7 @@ type daemonProcess struct {
 func buildSockwatch(ctx context.Context, dir string) (string, error) {
 	program := filepath.Join(dir, "sockwatch")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./cmd/sockwatch")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("build cmd/sockwatch (run this in the module's directory): %w", err)
@@ -35,8 +36,9 @@ func buildSockwatch(ctx context.Context, dir string) (string, error) {
 	return program, nil
 }
 
-// startDaemon starts a daemon with a runtime directory of its own in dir, and returns when it serves.
-func startDaemon(ctx context.Context, program, dir string) (*daemonProcess, error) {
+// startDaemon starts a daemon with a runtime directory of its own in dir, and returns when it serves. Configuration is the text of its
+// file.
+func startDaemon(ctx context.Context, program, dir, configuration string, args ...string) (*daemonProcess, error) {
 	runtimeDir, err := os.MkdirTemp(dir, "d")
 	if err != nil {
 		return nil, err
@@ -45,7 +47,8 @@ func startDaemon(ctx context.Context, program, dir string) (*daemonProcess, erro
 		return nil, err
 	}
 	config, log := filepath.Join(runtimeDir, "config.toml"), filepath.Join(runtimeDir, "log")
-	if err := os.WriteFile(config, nil, 0o600); err != nil { // what this machine's daemon is told is not for this one
+	// What this machine's daemon is told is not for this one.
+	if err := os.WriteFile(config, []byte(configuration), 0o600); err != nil {
 		return nil, err
 	}
 	stderr, err := os.Create(log)
@@ -58,7 +61,7 @@ func startDaemon(ctx context.Context, program, dir string) (*daemonProcess, erro
 		return nil, err
 	}
 	defer ready.Close()
-	cmd := exec.CommandContext(ctx, program, "daemon", "--runtime-dir", runtimeDir, "--config", config)
+	cmd := exec.CommandContext(ctx, program, append([]string{"daemon", "--runtime-dir", runtimeDir, "--config", config}, args...)...)
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.LocalAddr().String())
 	cmd.Stderr = stderr
 	if err := cmd.Start(); err != nil {

@@ -10,6 +10,8 @@
  *   floor watch N DIR          N children, each with a sock-file in DIR, watched. Every line on stdin is a number of samples to
  *                              take: kill one child, wait until its sock-file is gone, start another in its place. Ends at EOF.
  *   floor burst N DIR          N children watched, all killed in one go.
+ *   floor guard DIR            every line on stdin is a process, its PID and the name of its sock-file in DIR: that is watched, and the
+ *                              sock-file removed when the process has been killed, by somebody else. Ends at EOF.
  *   floor sweep DIR [THREADS]  removes the dead sock-files in DIR, as a sweep does.
  *   floor child PATH           the child of the first two: binds PATH, listens, writes a byte to stdout, blocks until stdin's
  *                              end, then removes PATH. Killed, it leaves it.
@@ -18,6 +20,7 @@
  *
  *   watch  {"watched":N} once all are watched, then {"kill_ns":.., "exit_event_ns":.., "gone_ns":..} per sample:
  *          before kill(2), after epoll_wait(2) returned with the exit, after the sock-file's last name was unlinked.
+ *   guard  {} at the start; for each line {} once it is watched, and {} when the process was reaped, whose sock-file is gone by then.
  *   burst  {"watched":N}, then {"kill_ns":.., "killed_ns":.., "gone_ns":..}: before the first kill, after the last kill, after
  *          the last sock-file was unlinked.
  *   sweep  {"removed":.., "alive":.., "kept":.., "took_ns":..}: kept is what is a socket and neither: hard links, and sock-files
@@ -198,7 +201,7 @@ static bool unlink_pinned(int probe, int pin, const char *name, const struct sta
 }
 
 /* remove_claim removes a sock-file that was seen alive before, and therefore needs no barrier. */
-static void remove_claim(int probe, const struct owner *o)
+static void remove_claim(int probe, struct owner *o)
 {
 	struct stat st;
 	union handle id;
@@ -215,6 +218,7 @@ static void remove_claim(int probe, const struct owner *o)
 		die_because("is alive after its owner's exit", o->name);
 	if (!unlink_pinned(probe, pin, o->name, &st))
 		die_because("was not there any more", o->name);
+	o->gone = now();
 	close(pin);
 }
 
@@ -243,9 +247,8 @@ static void *watcher(void *unused)
 		for (int i = 0; i < n; i++) {
 			struct owner *o = ev[i].data.ptr;
 			if (ev[i].events & EPOLLIN) {
-				remove_claim(probe, o);
-				o->gone = now();
 				o->exit_event = t;
+				remove_claim(probe, o);
 				/* Silent until the process is reaped, then EPOLLHUP. */
 				if (epoll_ctl(epfd, EPOLL_CTL_MOD, o->pidfd, &(struct epoll_event){.data.ptr = o}) < 0)
 					die("EPOLL_CTL_MOD", o->name);
@@ -362,11 +365,52 @@ static void sample(struct owner *o, int probe, const posix_spawn_file_actions_t 
 	claim(o, probe);
 }
 
+/* begin_watching starts the watcher, which has nothing to watch yet. */
+static void begin_watching(void)
+{
+	pthread_t thread;
+
+	epfd = epoll_create1(EPOLL_CLOEXEC);
+	if (epfd < 0)
+		die("epoll_create1", "");
+	if (pipe2(done, O_CLOEXEC) < 0)
+		die("pipe2", "");
+	errno = pthread_create(&thread, NULL, watcher, NULL);
+	if (errno != 0)
+		die("pthread_create", "");
+}
+
+static void tell(void)
+{
+	puts("{}");
+	fflush(stdout);
+}
+
+/* guard watches one process after the other that are not its children. */
+static int guard(void)
+{
+	struct owner *o = &owners[0];
+	int probe = probe_socket();
+	char line[64];
+
+	begin_watching();
+	tell();
+	while (fgets(line, sizeof line, stdin) != NULL) {
+		if (sscanf(line, "%d %15s", &o->pid, o->name) != 2)
+			die_because("is not a PID and a name", line);
+		atomic_store(&left, 2); /* its exit, and its being reaped */
+		claim(o, probe);
+		tell();
+		await_watcher();
+		tell();
+	}
+	return 0;
+}
+
 static int watch(int n, bool burst)
 {
 	struct rlimit lim;
 	posix_spawn_file_actions_t fds;
-	pthread_t thread;
 	int64_t first, last, gone = 0;
 	int probe = probe_socket();
 
@@ -375,10 +419,8 @@ static int watch(int n, bool burst)
 	lim.rlim_cur = lim.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
 		die("setrlimit", "");
-	epfd = epoll_create1(EPOLL_CLOEXEC);
-	if (epfd < 0)
-		die("epoll_create1", "");
-	if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(stay, O_CLOEXEC) < 0 || pipe2(done, O_CLOEXEC) < 0)
+	begin_watching();
+	if (pipe2(ready, O_CLOEXEC) < 0 || pipe2(stay, O_CLOEXEC) < 0)
 		die("pipe2", "");
 	posix_spawn_file_actions_init(&fds);
 	posix_spawn_file_actions_adddup2(&fds, stay[0], 0);
@@ -389,9 +431,6 @@ static int watch(int n, bool burst)
 	await_ready(n);
 	for (int i = 0; i < n; i++)
 		claim(&owners[i], probe);
-	errno = pthread_create(&thread, NULL, watcher, NULL);
-	if (errno != 0)
-		die("pthread_create", "");
 	printf("{\"watched\":%d}\n", n);
 	fflush(stdout);
 
@@ -559,7 +598,7 @@ static int sweep(int threads)
 
 static _Noreturn void usage(void)
 {
-	fprintf(stderr, "usage: floor watch N DIR | burst N DIR | sweep DIR [THREADS] | child PATH   (N: 1-%d, THREADS: 1-64)\n",
+	fprintf(stderr, "usage: floor watch N DIR | burst N DIR | guard DIR | sweep DIR [THREADS] | child PATH   (N: 1-%d, THREADS: 1-64)\n",
 		MAX_OWNERS);
 	exit(2);
 }
@@ -587,6 +626,10 @@ int main(int argc, char **argv)
 		int n = number(argv[2], MAX_OWNERS);
 		open_dir(argv[3]);
 		return watch(n, argv[1][0] == 'b');
+	}
+	if (argc == 3 && strcmp(argv[1], "guard") == 0) {
+		open_dir(argv[2]);
+		return guard();
 	}
 	if ((argc == 3 || argc == 4) && strcmp(argv[1], "sweep") == 0) {
 		int threads = argc == 4 ? number(argv[3], 64) : 1;

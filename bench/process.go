@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // work is what a process has done since it began, and what the BPF programs did that it holds.
@@ -78,6 +80,43 @@ func switches(pid int) (sum int64, err error) {
 		}
 	}
 	return sum, nil
+}
+
+// awaitRest returns when all threads of a process sleep, and have not woken up for a moment: it may still be at work on its own start.
+// What the rest of the machine does may leave it no rest; then it returns after a second.
+func awaitRest(ctx context.Context, pid int) error {
+	const looks = int(time.Second / look)
+	before := int64(-1)
+	for range looks {
+		now, err := switches(pid)
+		if err == nil && now == before && asleep(pid) {
+			return nil
+		}
+		before = now
+		if err := wait(ctx, look); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// asleep says whether no thread of a process runs, or waits for a processor or a disk.
+func asleep(pid int) bool {
+	threads, err := filepath.Glob(filepath.Join(procDir(pid), "task", "*", "stat"))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return false
+		}
+		_, state, _ := strings.Cut(string(text), ") ") // proc_pid_stat(5); a name with that in it is none of ours
+		if !strings.HasPrefix(state, "S") {
+			return false
+		}
+	}
+	return true
 }
 
 func procDir(pid int) string { return filepath.Join("/proc", strconv.Itoa(pid)) }

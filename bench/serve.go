@@ -27,10 +27,19 @@ type server struct {
 
 	ready, readyW *os.File // children write a byte each when they listen
 	stay, stayW   *os.File // the children's stdin: its end is the end of them
+	nursery       *side    // nil: they are children of this process
+	killer        *killer  // nil: this process kills them
 
 	owners  []served
 	started time.Time
 }
+
+const (
+	// clientBurst is the mode in which all are killed at once that the daemon has registered.
+	clientBurst = "client-burst"
+	// outside is the mode in which package watch has to do with its owners no more than a daemon has: other processes start and kill them.
+	outside = "outside"
+)
 
 // served is one owner.
 type served struct {
@@ -58,15 +67,16 @@ type outcome struct {
 	took      time.Duration // the removal alone; 0 where it is not told
 }
 
-// serve is the program's other half: `bench watch|burst|client N DIR FLOOR [CONTROL]`.
-func serve(mode, count, dir, floor string, control ...string) (err error) {
-	n, err := strconv.Atoi(count)
+// serve is the program's other half: `bench watch|outside|strangers|burst|client|client-burst N DIR FLOOR [CONTROL]`.
+func serve(args []string) (err error) {
+	mode, dir, floor, control := args[0], args[2], args[3], args[4:]
+	n, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
 	// Without the monotonic clock, which the daemon's times have not.
 	s := &server{floor: floor, dir: dir, owners: make([]served, n), started: wall()}
-	if mode == "client" {
+	if len(control) > 0 {
 		s.w, err = newRemote(control[0], n)
 	} else {
 		s.w, err = newLibrary(n)
@@ -80,6 +90,18 @@ func serve(mode, count, dir, floor string, control ...string) (err error) {
 	}
 	if s.stay, s.stayW, err = os.Pipe(); err != nil {
 		return err
+	}
+	if mode == "strangers" || mode == outside {
+		if err := s.openNursery(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.nursery.end()) }()
+	}
+	if mode == outside || mode == "client" {
+		if s.killer, err = startKiller(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.killer.end()) }()
 	}
 	for i := range s.owners {
 		if err := s.spawn(i); err != nil {
@@ -99,22 +121,23 @@ func serve(mode, count, dir, floor string, control ...string) (err error) {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	if mode != "burst" {
+	var b burst
+	switch mode {
+	case "client": // how the daemon copes with all at once is not asked for here
+		return errors.Join(s.obey(out), s.endAll())
+	case clientBurst:
+		b, err = s.killAllAndLook()
+	case "burst":
+		b, err = s.killAll()
+	default:
 		if err := s.obey(out); err != nil {
 			return err
 		}
-	}
-	if mode == "client" { // how the daemon copes with all at once is not asked for here
-		return s.endAll()
-	}
-	b, err := s.killAll()
-	if err != nil {
+		_, err = s.killAll()
 		return err
 	}
-	if mode == "burst" {
-		fmt.Fprintf(out, "{\"kill_ns\":%d,\"killed_ns\":%d,\"gone_ns\":%d}\n", b.Kill, b.Killed, b.Gone)
-	}
-	return out.Flush()
+	fmt.Fprintf(out, "{\"kill_ns\":%d,\"killed_ns\":%d,\"gone_ns\":%d}\n", b.Kill, b.Killed, b.Gone)
+	return errors.Join(err, out.Flush())
 }
 
 // obey does what the lines on stdin say: a number of samples to take, "drop": to end the watching of all, "add C": to watch all
@@ -162,12 +185,23 @@ func (s *server) since(t time.Time) int64 { return t.Sub(s.started).Nanoseconds(
 // spawn starts an owner. It is not os/exec's: that has a descriptor of its own for each child.
 func (s *server) spawn(i int) error {
 	path := filepath.Join(s.dir, strconv.Itoa(i)+".sock")
-	pid, err := syscall.ForkExec(s.floor, []string{"floor", "child", path}, &syscall.ProcAttr{
-		Env:   os.Environ(),
-		Files: []uintptr{s.stay.Fd(), s.readyW.Fd(), 2},
-	})
+	var pid int
+	var err error
+	if s.nursery != nil {
+		pid, err = s.nursery.spawn(path)
+	} else {
+		pid, err = spawnChild(s.floor, path, s.stay, s.readyW)
+	}
 	s.owners[i] = served{pid: pid}
-	return os.NewSyscallError("fork", err)
+	return err
+}
+
+func spawnChild(floor, path string, stay, ready *os.File) (int, error) {
+	pid, err := syscall.ForkExec(floor, []string{"floor", "child", path}, &syscall.ProcAttr{
+		Env:   os.Environ(),
+		Files: []uintptr{stay.Fd(), ready.Fd(), 2},
+	})
+	return pid, os.NewSyscallError("fork", err)
 }
 
 // awaitReady returns when n more children listen.
@@ -225,13 +259,18 @@ func (s *server) claim(connection, i int) error {
 func (s *server) sample(out *bufio.Writer) error {
 	i := rand.IntN(len(s.owners))
 	o := &s.owners[i]
-	killed := wall()
-	if err := unix.Kill(o.pid, unix.SIGKILL); err != nil { // our child, and not reaped: the number is still its own
+	killed, err := s.kill(o.pid)
+	if err != nil {
 		return err
 	}
 	e, err := s.w.outcome()
 	if err != nil {
 		return err
+	}
+	if s.killer != nil {
+		if killed, err = s.killer.killed(); err != nil {
+			return err
+		}
 	}
 	gone := s.since(e.gone)
 	fmt.Fprintf(out, "{\"kill_ns\":%d,\"exit_event_ns\":%d,\"gone_ns\":%d,\"removal_ns\":%d}\n",
@@ -248,14 +287,20 @@ func (s *server) sample(out *bufio.Writer) error {
 	return s.claim(0, i)
 }
 
-func (s *server) killAll() (burst, error) {
-	b := burst{Kill: s.since(wall())}
-	for i := range s.owners {
-		if err := unix.Kill(s.owners[i].pid, unix.SIGKILL); err != nil {
-			return b, err
-		}
+// kill kills an owner, or has it killed: when that is, the killer knows. Nobody has reaped it: the number is still its own.
+func (s *server) kill(pid int) (at time.Time, err error) {
+	if s.killer != nil {
+		return at, s.killer.kill(pid)
 	}
-	b.Killed = s.since(wall())
+	at = wall()
+	return at, unix.Kill(pid, unix.SIGKILL)
+}
+
+func (s *server) killAll() (burst, error) {
+	b, err := s.sendKills()
+	if err != nil {
+		return b, err
+	}
 	for range s.owners {
 		e, err := s.w.outcome()
 		if err != nil {
@@ -264,6 +309,35 @@ func (s *server) killAll() (burst, error) {
 		b.Gone = max(b.Gone, s.since(e.gone))
 	}
 	return b, s.reapAll()
+}
+
+// killAllAndLook is killAll for who may leave out Events that come so fast: the files are seen to go.
+func (s *server) killAllAndLook() (b burst, err error) {
+	d, err := seeDeletions(s.dir)
+	if err != nil {
+		return b, err
+	}
+	defer d.close()
+	if b, err = s.sendKills(); err != nil {
+		return b, err
+	}
+	gone, err := d.await(len(s.owners), gonePatience)
+	if err != nil {
+		return b, err
+	}
+	b.Gone = s.since(gone.Round(0))
+	return b, s.reapAll()
+}
+
+func (s *server) sendKills() (b burst, err error) {
+	b.Kill = s.since(wall())
+	for i := range s.owners {
+		if err := unix.Kill(s.owners[i].pid, unix.SIGKILL); err != nil {
+			return b, err
+		}
+	}
+	b.Killed = s.since(wall())
+	return b, nil
 }
 
 // endAll has all owners end by themselves: each removes its own sock-file.
@@ -284,6 +358,13 @@ func (s *server) reapAll() error {
 }
 
 func (s *server) reap(pid int) error {
+	if s.nursery != nil {
+		return s.nursery.reap(pid)
+	}
+	return reapChild(pid)
+}
+
+func reapChild(pid int) error {
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		return err

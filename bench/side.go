@@ -112,6 +112,20 @@ func (s *side) timed(command string) (time.Duration, error) {
 	return time.Duration(took.Nanoseconds), nil
 }
 
+// say says a line to it.
+func (s *side) say(line string) error {
+	_, err := fmt.Fprintln(s.in, line)
+	return err
+}
+
+// answered returns when it has answered, by an object with nothing in it that is asked for.
+func (s *side) answered() error {
+	if err := s.out.Decode(&struct{}{}); err != nil {
+		return fmt.Errorf("read an answer of %v: %w", s.cmd.Args, err)
+	}
+	return nil
+}
+
 // end has the side clean up and waits for it.
 func (s *side) end() error {
 	_ = s.in.Close()

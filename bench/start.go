@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 )
 
@@ -16,14 +17,16 @@ type starts struct{ bare, alone, withDaemon []started }
 // started is how long a command took: until it listened, and from its standard input's end until its own, or run's.
 type started struct{ listening, ended time.Duration }
 
-func (b *throughBench) measureStarts(ctx context.Context, n int, d *daemonProcess) (m starts, err error) {
+// measureStarts starts a command n times in each form. The daemon is the one that run finds.
+func measureStarts(ctx context.Context, n int, program, floor, dir string, d *daemonProcess) (m starts, err error) {
 	fmt.Fprintf(os.Stderr, "starting a command 3 x %d\n", n)
-	nobody, err := os.MkdirTemp(b.state, "none")
+	nobody, err := os.MkdirTemp(dir, "none")
 	if err != nil {
 		return m, err
 	}
-	command := []string{b.floor, "child", b.socketPath()}
-	run := append([]string{b.program, "run", "--bind", b.socketPath(), "--"}, command...)
+	path := filepath.Join(dir, "command.sock")
+	command := []string{floor, "child", path}
+	run := append([]string{program, "run", "--bind", path, "--"}, command...)
 	forms := []struct {
 		argv       []string
 		runtimeDir string

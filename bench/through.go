@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -33,8 +32,8 @@ const (
 type through struct {
 	deaths     []throughRounds
 	registered []registering
-	none, most idle // with nobody registered, and with the most
-	starts     starts
+	none, most idle  // with nobody registered, and with the most
+	heap       int64 // of package watch, in bytes for each of the most
 }
 
 // throughRounds are the turns of all sides with one number of processes: by side, then by round.
@@ -91,13 +90,16 @@ type throughBench struct {
 	sides          []*throughSide
 }
 
-func throughDaemon(ctx context.Context, p plan, dir string) (report, error) {
+func throughDaemon(ctx context.Context, p plan, dir string) (*record, error) {
 	floor, err := compile(ctx, "floor", dir)
 	if err != nil {
 		return nil, err
 	}
 	m, err := measureDaemon(ctx, p, floor, dir)
-	return &m, err
+	if err != nil {
+		return nil, err
+	}
+	return m.record(), nil
 }
 
 // measureDaemon kills owners one at a time that package watch watches and that the daemon does. As in measureDeaths, all are there all the
@@ -152,10 +154,7 @@ func measureDaemon(ctx context.Context, p plan, floor, dir string) (m through, e
 	if m.most, err = measureIdle(ctx, most[byDaemon].daemon); err != nil {
 		return m, err
 	}
-	if m.registered, err = registerAgain(most[byLibrary], most[byDaemon], p.bursts); err != nil {
-		return m, err
-	}
-	m.starts, err = b.measureStarts(ctx, p.samples, b.sides[byDaemon].daemon)
+	m.registered, err = registerAgain(most[byLibrary], most[byDaemon], p.bursts)
 	return m, err
 }
 
@@ -164,10 +163,12 @@ func (b *throughBench) start(ctx context.Context, which, n int, m *through) (err
 	s := &throughSide{}
 	b.sides = append(b.sides, s)
 	if which == byLibrary {
-		s.side, err = b.startOwners(ctx, n, nil, 0)
+		if s.side, err = b.startOwners(ctx, n, nil, 0); err == nil {
+			m.heap = s.heap // of the most in the end
+		}
 		return err
 	}
-	if s.daemon, err = startDaemon(ctx, b.program, b.state); err != nil {
+	if s.daemon, err = startDaemon(ctx, b.program, b.state, ""); err != nil {
 		return err
 	}
 	if which == byDaemon {
@@ -196,7 +197,7 @@ func (b *throughBench) startOwners(ctx context.Context, n int, d *daemonProcess,
 	}
 	count := strconv.Itoa(n)
 	if d == nil {
-		return start(ctx, []string{"/proc/self/exe", "watch", count, sub, b.floor})
+		return start(ctx, []string{"/proc/self/exe", outside, count, sub, b.floor})
 	}
 	argv := []string{"/proc/self/exe", "client", count, sub, b.floor, d.control()}
 	if user == uint32(os.Geteuid()) {
@@ -255,6 +256,3 @@ func registerOnce(s *throughSide, d *daemonProcess, c int) (r registering, err e
 	r.connections, r.kernel = c, after.kernel-before.kernel
 	return r, err
 }
-
-// socketPath is that of a sock-file that is bound by a command.
-func (b *throughBench) socketPath() string { return filepath.Join(b.dir, "command.sock") }

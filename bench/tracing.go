@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -35,10 +34,8 @@ const (
 
 // tracing is what was measured of tracing.
 type tracing struct {
-	cannot  string // why nothing was
 	tracers []tracerTurns
 	leftOut []string // tracers, and why
-	load    [2]string
 }
 
 // tracerTurns are the turns with one tracer, each beside one without.
@@ -67,9 +64,9 @@ type tracingBench struct {
 }
 
 // whileTraced runs loop.c with each tracer and with none.
-func whileTraced(ctx context.Context, p plan, dir string) (report, error) {
+func whileTraced(ctx context.Context, p plan, dir string) (*record, error) {
 	if os.Geteuid() != 0 {
-		return &tracing{cannot: "it needs root"}, nil
+		return &record{LeftOut: []string{"what tracing costs: it needs root"}}, nil
 	}
 	state, err := os.MkdirTemp("/dev/shm", "bench") // a tmpfs, as /run is
 	if err != nil {
@@ -92,9 +89,6 @@ func whileTraced(ctx context.Context, p plan, dir string) (report, error) {
 		m.tracers = append(m.tracers, tracerTurns{tracer: t})
 	}
 	fmt.Fprintf(os.Stderr, "tracing in %d ways, %d x\n", len(tracers), p.rounds+1)
-	if m.load[0], err = loadAverage(); err != nil {
-		return nil, err
-	}
 	for round := range 3 * p.rounds {
 		counted, err := b.round(ctx, m, round, p.rounds)
 		if err != nil {
@@ -104,8 +98,7 @@ func whileTraced(ctx context.Context, p plan, dir string) (report, error) {
 			break
 		}
 	}
-	m.load[1], err = loadAverage()
-	return m, err
+	return m.record(), nil
 }
 
 // round has each tracer take a turn that has not taken enough, and tells how many turns counted. The first round warms up.
@@ -276,11 +269,4 @@ func somebodyTraces() (bool, error) {
 			return true, nil
 		}
 	}
-}
-
-// loadAverage is how many wanted a processor in the last minute.
-func loadAverage() (string, error) {
-	text, err := os.ReadFile("/proc/loadavg")
-	load, _, _ := strings.Cut(string(text), " ")
-	return load, err
 }
