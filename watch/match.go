@@ -304,7 +304,7 @@ func (w *Watcher) assign(s *sighting, p *pidfd.Process) bool {
 	if errors.Is(err, pidfd.ErrExited) {
 		return false
 	}
-	if s.claim == nil && !s.openFor(root) {
+	if errors.Is(err, ErrReleased) || s.claim == nil && !s.openFor(root) {
 		s.close()
 		return true
 	}
@@ -359,8 +359,13 @@ func (w *Watcher) take(s *sighting, o *Owner) {
 		}
 		// The name is the caller's word for whatever is bound there; its claim waits for the next one.
 		w.mu.Lock()
+		over := s.claim.state == withdrawn
 		s.claim.giveWay()
 		w.mu.Unlock()
+		if over {
+			s.close()
+			return
+		}
 	}
 	w.claimSeen(s, o, source, evidenceSeen)
 }

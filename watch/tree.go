@@ -12,15 +12,19 @@ import (
 )
 
 // ownerOf gives the Owner of a process that was found to bind something, and makes one if there is none. root is the owner on whose account it
-// was found; kin is whether it descends from that.
+// was found; kin is whether it descends from that. The error is ErrReleased where that was released meanwhile: nothing is to be done for it
+// any more.
 func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, error) {
 	w.deriving.Lock() // two ways to the same process may lead here at the same time
 	defer w.deriving.Unlock()
 	w.mu.Lock()
 	o := w.byPID[id.PID]
-	found := o != nil && o.id == id && !o.released
+	found, over := o != nil && o.id == id && !o.released, root != nil && root.released
 	w.mu.Unlock()
-	if found {
+	switch {
+	case over:
+		return nil, ErrReleased
+	case found:
 		return o, nil
 	}
 	p, err := id.Open()
@@ -33,6 +37,7 @@ func (w *Watcher) ownerOf(id pidfd.Identity, root *Owner, kin bool) (*Owner, err
 			o.opener = root.opener
 			if kin {
 				o.root = root.top()
+				o.released = o.root.released // else its release will be this one's, too
 			}
 			w.mu.Unlock()
 		}
