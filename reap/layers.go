@@ -48,11 +48,11 @@ var known struct {
 	layers *layers
 }
 
-// knownLayers looks for layers, unless that was done just now.
+// knownLayers looks for layers, unless that was done just now. What could not all be found is looked for again the next time.
 func knownLayers() *layers {
 	known.Lock()
 	defer known.Unlock()
-	if known.layers == nil || time.Since(known.layers.at) >= viewAge {
+	if known.layers == nil || known.layers.doubt != nil || time.Since(known.layers.at) >= viewAge {
 		known.layers = findLayers()
 	}
 	return known.layers

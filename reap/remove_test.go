@@ -531,9 +531,6 @@ func removeWithoutDescriptors() {
 		}
 		unix.Close(ballast[0])
 		ballast = ballast[1:]
-		// Look anew at what could not be seen without descriptors.
-		f.dir.seen.Store(nil)
-		known.layers = nil
 	}
 }
 
