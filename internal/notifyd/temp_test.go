@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/reap"
 )
 
 // temp makes a socket below the directory that is its argument, says where, and waits for the end of its input.
@@ -115,10 +117,18 @@ func TestListenTempClears(t *testing.T) {
 	}
 	empty, young, other := mkdir("sockwatch-empty", old), mkdir("sockwatch-young", time.Now()), mkdir("other", old)
 	full := mkdir("sockwatch-full", old)
+	// Removing its socket was interrupted after that had been given a private name.
+	cut := mkdir("sockwatch-cut", old)
+	dying, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(cut, ".sockwatch-ABCDE"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = dying.Close()
+	<-time.After(reap.LeftoverAge) // younger, and the removal may be at work still
 	link, plain := filepath.Join(base, "sockwatch-link"), filepath.Join(base, "sockwatch-plain")
 	notSocket := filepath.Join(mkdir("sockwatch-not-socket", old), "notify")
 	if err := errors.Join(
-		os.WriteFile(full+"/something", nil, 0o600), os.Chtimes(full, old, old),
+		os.WriteFile(full+"/something", nil, 0o600), os.Chtimes(full, old, old), os.Chtimes(cut, old, old),
 		os.Symlink(other, link), os.WriteFile(plain, nil, 0o600), os.WriteFile(notSocket, nil, 0o600),
 	); err != nil {
 		t.Fatal(err)
@@ -137,7 +147,7 @@ func TestListenTempClears(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	for _, path := range []string{filepath.Dir(deadPath), empty} {
+	for _, path := range []string{filepath.Dir(deadPath), empty, cut} {
 		if !gone(t, path) {
 			t.Errorf("%s is still there", path)
 		}
