@@ -9,9 +9,10 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/sockwatch/sockwatch/internal/proc"
+	"github.com/sockwatch/sockwatch/internal/sys"
 )
 
 // ErrDropped is returned by Read when events were lost: what they told of is to be found by Scan, and what was bound and closed meanwhile is
@@ -74,8 +75,7 @@ func Open(o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// From 5.11 on memory of BPF is not counted there, and this does nothing. If it fails, loading tells.
-	_ = rlimit.RemoveMemlock()
+	liftMemlock()
 
 	var refusals []Refusal
 	for _, h := range wanted {
@@ -89,6 +89,20 @@ func Open(o Options) (*Tracer, error) {
 		return t, nil
 	}
 	return nil, &UnsupportedError{Cause: missing(), Refusals: refusals}
+}
+
+// liftMemlock lifts RLIMIT_MEMLOCK where the kernel counts the memory of BPF there, which is before Linux 5.11. If it cannot, loading
+// tells. Package rlimit of cilium/ebpf finds that out by trying, at the start of every program that it is linked to.
+func liftMemlock() {
+	release, err := sys.KernelRelease()
+	if err != nil {
+		return
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil || major > 5 || (major == 5 && minor > 10) {
+		return
+	}
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 }
 
 func (o Options) ringSize() (uint32, error) {

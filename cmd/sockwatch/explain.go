@@ -260,13 +260,11 @@ var advices = map[reap.Reason]string{
 	reap.ReasonHardLinked:   "Remove its other names (find -samefile) that nobody uses, and look again.",
 }
 
-// plainPath is one that a shell and a glob take as it is.
-var plainPath = regexp.MustCompile(`^[A-Za-z0-9_@%+=:.,/][A-Za-z0-9_@%+=:.,/-]*$`)
-
 // reapCommand is the command line that removes the file.
 func (e *explanation) reapCommand() string {
 	path := e.file.Path()
-	if !plainPath.MatchString(path) {
+	// One that a shell and a glob take as it is.
+	if plain := regexp.MustCompile(`^[A-Za-z0-9_@%+=:.,/][A-Za-z0-9_@%+=:.,/-]*$`); !plain.MatchString(path) {
 		return "'sockwatch reap' on its directory, with --match for this file alone"
 	}
 	return fmt.Sprintf("sockwatch reap --match %s %s", filepath.Base(path), filepath.Dir(path))

@@ -1,11 +1,20 @@
 package main
 
 import (
+	"embed"
+	"io/fs"
+	"os"
+	"path/filepath"
+
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
-// newManCmd is for packagers: the manual pages come from the same texts as the help and cannot differ from it.
+// manPages are made from the help by TestManPages. Making them here would have every start of the program pay for what makes them.
+//
+//go:embed man
+var manPages embed.FS
+
+// newManCmd is for packagers.
 func newManCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "man DIR",
@@ -15,10 +24,21 @@ func newManCmd() *cobra.Command {
 		GroupID: groupProgram,
 		Hidden:  true,
 		Args:    oneArg("DIR"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			root := cmd.Root()
-			root.DisableAutoGenTag = true
-			return doc.GenManTree(root, &doc.GenManHeader{Source: "sockwatch " + root.Version, Manual: "sockwatch"}, args[0])
+		RunE: func(_ *cobra.Command, args []string) error {
+			pages, err := fs.Sub(manPages, "man")
+			if err != nil {
+				return err
+			}
+			return fs.WalkDir(pages, ".", func(name string, entry fs.DirEntry, err error) error {
+				if err != nil || entry.IsDir() {
+					return err
+				}
+				page, err := fs.ReadFile(pages, name)
+				if err != nil {
+					return err
+				}
+				return os.WriteFile(filepath.Join(args[0], name), page, 0o644)
+			})
 		},
 		ValidArgsFunction: completeDirs,
 	}

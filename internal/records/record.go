@@ -3,7 +3,6 @@ package records
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -36,14 +35,14 @@ type Claim struct {
 	Root string
 }
 
-var bootIDForm = regexp.MustCompile(`^[0-9a-f-]{36}$`)
+var bootIDForm = lazily(`^[0-9a-f-]{36}$`)
 
 // check says why a Record could not be read back, or would not say which process and files it is about.
 func (r Record) check() error {
 	switch p := r.Process; {
 	case p.PID <= 0 || (p.Inode == 0) == (p.StartTime == 0):
 		return fmt.Errorf("process %q: want PID:INODE or PID:tSTARTTIME", p)
-	case !bootIDForm.MatchString(p.BootID):
+	case !bootIDForm().MatchString(p.BootID):
 		return fmt.Errorf("boot id %q: not a UUID", p.BootID)
 	}
 	for _, c := range r.Claims {

@@ -220,7 +220,7 @@ func (s *Store) remove(name string) error {
 func (s *Store) clear() error {
 	names, err := s.names()
 	for _, name := range names {
-		if temporary.MatchString(name) {
+		if temporary().MatchString(name) {
 			err = errors.Join(err, s.remove(name))
 		}
 	}
@@ -266,14 +266,19 @@ const (
 )
 
 var (
-	idForm = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z:@_.]{0,127}$`)
+	idForm = lazily(`^[0-9A-Za-z][0-9A-Za-z:@_.]{0,127}$`)
 	// temporary are the names that renameio gives while it writes.
-	temporary = regexp.MustCompile(`^\.[0-9A-Za-z][0-9A-Za-z@_.-]{0,127}\.json[0-9]+$`)
+	temporary = lazily(`^\.[0-9A-Za-z][0-9A-Za-z@_.-]{0,127}\.json[0-9]+$`)
 )
+
+// lazily compiles an expression at its first use: most that the program is started for needs none.
+func lazily(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 // fileName is the name of an owner's record. "-" stands for ":" and is in no id, so no two share a name.
 func fileName(id string) (string, error) {
-	if !idForm.MatchString(id) {
+	if !idForm().MatchString(id) {
 		return "", fmt.Errorf("%q is not an id", id)
 	}
 	return strings.ReplaceAll(id, ":", "-") + suffix, nil
