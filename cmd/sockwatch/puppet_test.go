@@ -181,15 +181,16 @@ func count(args []string) error {
 	if err != nil {
 		return err
 	}
-	sig, got := unix.Signal(number), make(chan os.Signal, 1)
-	signal.Notify(got, sig)
-	if err := sigorigin.Track(sig); err != nil {
+	catcher, err := sigorigin.Catch(unix.Signal(number))
+	if err != nil {
 		return err
 	}
 	fmt.Println("counting")
 	for n > 0 {
-		<-got
-		n -= sigorigin.TakeSent(sig)
+		caught, _ := catcher.Next()
+		for _, c := range caught {
+			n -= c.Sent
+		}
 	}
 	return nil
 }

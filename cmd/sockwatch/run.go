@@ -179,8 +179,11 @@ func (r *runner) runLogged(args []string, c claims, events string) error {
 // run runs CMD to its end, with what c says claimed for it, and passes on the signals that come meanwhile. The error is
 // that CMD did not run, or that it is not known how it ended.
 func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, *watch.Owner, error) {
-	signals := catchSignals()
-	defer signals.release()
+	signals, err := catchSignals()
+	if err != nil {
+		return pidfd.Exit{}, nil, err
+	}
+	defer signals.Release()
 	cmd := exec.Command(path, args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -202,7 +205,7 @@ func (r *runner) run(path string, args []string, c claims) (pidfd.Exit, *watch.O
 	registered()
 	r.tree.cmdReaped()
 	r.outlast()
-	signals.stop()
+	signals.Stop()
 	<-ended
 	r.killing.Wait()
 	r.watcher.SettleEnded()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"os/signal"
 
 	"golang.org/x/sys/unix"
 
@@ -14,27 +13,19 @@ import (
 
 // signals are those that run gets. Which of them CMD has to be sent depends on who sent them: what a terminal sends to
 // all its foreground processes has reached CMD, which is in run's process group.
-type signals struct {
-	raw   chan os.Signal
-	child chan os.Signal // SIGCHLD: any number of them is one, and they crowd out no other signal
-	done  chan struct{}
-}
+type signals struct{ *sigorigin.Catcher }
 
 // catchSignals begins to catch every signal that can be passed on. What was ignored when sockwatch was started, by
 // nohup(1) for one, stays ignored, and CMD inherits that.
-func catchSignals() *signals {
-	s := &signals{raw: make(chan os.Signal, 64), child: make(chan os.Signal, 1), done: make(chan struct{})}
+func catchSignals() (signals, error) {
+	wanted := []unix.Signal{unix.SIGCHLD}
 	for sig := unix.Signal(1); sig <= 64; sig++ {
-		if !catchable(sig) || signal.Ignored(sig) {
-			continue
-		}
-		signal.Notify(s.raw, sig)
-		if err := sigorigin.Track(sig); err != nil && !forwardsUntracked(sig) {
-			signal.Reset(sig)
+		if catchable(sig) && (sigorigin.Known || forwardsUntracked(sig)) {
+			wanted = append(wanted, sig)
 		}
 	}
-	signal.Notify(s.child, unix.SIGCHLD)
-	return s
+	catcher, err := sigorigin.Catch(wanted...)
+	return signals{catcher}, err
 }
 
 // catchable tells whether a signal is one to pass on. Left out are those that cannot be caught, and those that tell of
@@ -48,43 +39,42 @@ func catchable(sig unix.Signal) bool {
 	return true
 }
 
-// each calls got for every signal, until stop, and tells whether the child has got it, too. When a child has ended or
+// each calls got for every signal, until Stop, and tells whether the child has got it, too. When a child has ended or
 // stopped it calls reap instead, and follows the child if that has stopped.
-func (s *signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool, child *spawn.Child), reap func()) {
+func (s signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool, child *spawn.Child), reap func()) {
 	reap() // who ended before SIGCHLD was caught
 	for {
-		select {
-		case <-s.child:
-			reap()
-			follow(child)
-		case raw := <-s.raw:
-			sig := raw.(unix.Signal)
-			n := sent(sig)
-			if n == 0 {
-				got(sig, true, child)
-			}
-			for range n {
-				got(sig, false, child)
-			}
-		case <-s.done:
+		caught, ok := s.Next()
+		if !ok {
 			return
+		}
+		for _, c := range caught {
+			if c.Signal == unix.SIGCHLD {
+				reap()
+				follow(child)
+				continue
+			}
+			sent := toSend(c)
+			if sent == 0 {
+				got(c.Signal, true, child)
+			}
+			for range sent {
+				got(c.Signal, false, child)
+			}
 		}
 	}
 }
 
-// sent tells how many of a signal the child has not got, but has to be sent.
-func sent(sig unix.Signal) int {
+// toSend tells how many of a signal the child has not got, but has to be sent.
+func toSend(c sigorigin.Caught) int {
 	switch {
-	case sigorigin.Track(sig) != nil:
-		if forwardsUntracked(sig) {
-			return 1
-		}
-		return 0
-	case sig == unix.SIGHUP && leadsSession():
+	case !sigorigin.Known:
+		return 1 // those that forwardsUntracked says
+	case c.Signal == unix.SIGHUP && c.Kernel && leadsSession():
 		// The terminal hangs up: the kernel tells the leader of its session, and the others only at the leader's end.
-		return max(1, sigorigin.TakeSent(sig))
+		return c.Sent + 1
 	}
-	return sigorigin.TakeSent(sig)
+	return c.Sent
 }
 
 // forwardsUntracked is a guess, where it cannot be told who sent a signal: what a terminal can send came from it if we are
@@ -148,13 +138,4 @@ func isJob() bool {
 	}
 	ours, err := unix.Getsid(0)
 	return err == nil && ours == theirs
-}
-
-// stop ends each. Signals are caught still, and come to nothing.
-func (s *signals) stop() { close(s.done) }
-
-// release gives the signals back their default effect.
-func (s *signals) release() {
-	signal.Stop(s.raw)
-	signal.Stop(s.child)
 }

@@ -123,7 +123,7 @@ func clearLeftover(dir string) {
 	file, err := reap.Open(filepath.Join(dir, tempSocket))
 	if errors.Is(err, fs.ErrNotExist) && time.Since(info.ModTime()) > emptyAge {
 		// Its owner was killed before it had bound the socket, or in the middle of removing it: then that has a private name.
-		for range reap.Sweep(context.Background(), reap.SweepOptions{}, dir) { //nolint:revive // what it could not remove keeps the directory
+		for range reap.Sweep(context.Background(), reap.SweepOptions{}, dir) { // what it could not remove keeps the directory
 		}
 		removeDir(dir)
 	}

@@ -175,7 +175,7 @@ func is(e ebpf.Event, f *reap.File) bool {
 	}
 	var st unix.Statfs_t
 	err := unix.Statfs(f.Path(), &st)
-	return err == nil && (st.Type == unix.BTRFS_SUPER_MAGIC || st.Type == unix.OVERLAYFS_SUPER_MAGIC)
+	return err == nil && (uint32(st.Type) == unix.BTRFS_SUPER_MAGIC || uint32(st.Type) == unix.OVERLAYFS_SUPER_MAGIC)
 }
 
 func inode(info fs.FileInfo) uint64 {

@@ -42,7 +42,7 @@ func filesystem(dir string) (string, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return "", &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	switch st.Type {
+	switch uint32(st.Type) {
 	case unix.EXT4_SUPER_MAGIC:
 		return "ext4", nil
 	case unix.TMPFS_MAGIC:
