@@ -44,7 +44,7 @@ func (p FS) pidPath(pid int, file string) string {
 }
 
 func (p FS) read(pid int, file string) ([]byte, error) {
-	b, err := os.ReadFile(p.pidPath(pid, file))
+	b, err := sys.ReadFile(p.pidPath(pid, file))
 	return b, checkGone(err)
 }
 
