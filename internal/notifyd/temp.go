@@ -2,12 +2,13 @@ package notifyd
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -63,7 +64,7 @@ func listenBelow(base string, o Options) (*Receiver, error) {
 	if !filepath.IsAbs(base) {
 		return nil, errors.New("the path is not absolute") // and would mean another place to a child elsewhere
 	}
-	dir := filepath.Join(base, tempPrefix+rand.Text()[:tempRandom])
+	dir := filepath.Join(base, tempPrefix+randomName())
 	path := filepath.Join(dir, tempSocket)
 	if len(path) > maxAddress {
 		return nil, fmt.Errorf("the socket's path would have %d bytes, and an address has room for %d", len(path), maxAddress)
@@ -86,6 +87,13 @@ func listenBelow(base string, o Options) (*Receiver, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// randomName makes a name for a directory. The first use of crypto/rand would cost a tenth of a millisecond of each start, and arms a
+// timer, for which the runtime may have to make descriptors: at the limit it cannot, and ends the process.
+func randomName() string {
+	digits := strconv.FormatUint(rand.Uint64()|1<<63, 36)
+	return digits[len(digits)-tempRandom:]
 }
 
 // clearLeftovers removes what processes of our own user left below base when they were killed. What cannot be looked at or
