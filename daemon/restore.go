@@ -301,13 +301,12 @@ type leftDir struct {
 type leftovers struct {
 	d      *Daemon
 	places map[leftDir]asuser.User
-	cancel chan struct{}
 	done   sync.WaitGroup
 }
 
 // open notes the bindspaces of the configuration.
 func (l *leftovers) open(d *Daemon) {
-	l.d, l.places, l.cancel = d, map[leftDir]asuser.User{}, make(chan struct{})
+	l.d, l.places = d, map[leftDir]asuser.User{}
 	for _, b := range d.config.Load().Bindspaces {
 		if u, err := dirUser("", b.Path); err == nil {
 			l.in(b.Path, u)
@@ -326,15 +325,9 @@ func (l *leftovers) start() {
 		return
 	}
 	l.done.Go(func() {
-		if !l.settle() {
-			return
-		}
-		old := time.NewTimer(reap.LeftoverAge)
-		defer old.Stop()
-		select {
-		case <-old.C:
+		if l.settle() {
+			<-time.After(reap.LeftoverAge)
 			l.settle()
-		case <-l.cancel:
 		}
 	})
 }
@@ -354,9 +347,5 @@ func (l *leftovers) settle() (young bool) {
 	return young
 }
 
-func (l *leftovers) close() {
-	if l.cancel != nil {
-		close(l.cancel)
-	}
-	l.done.Wait()
-}
+// close waits until it is done, for a second at most: the next daemon may not know of these directories.
+func (l *leftovers) close() { l.done.Wait() }

@@ -249,6 +249,26 @@ func leaveDead(t *testing.T, path string) {
 	must(t, l.Close())
 }
 
+// TestDaemonStopsWithLeftovers: what was left under a private name a moment ago is still settled by a daemon that is stopped at once: the
+// next one has no record to know of it by.
+func TestDaemonStopsWithLeftovers(t *testing.T) {
+	dir := testutil.TempDir(t)
+	d := newReborn(t, "")
+	s := testutil.Start(t, exec.Command("puppet", "say", "ready", "pause"))
+	s.Expect("ready")
+	d.watch(s.PID(), filepath.Join(dir, "later")) // by name alone
+	d.kill()
+	s.Kill()
+	left := filepath.Join(dir, ".sockwatch-LATER")
+	leaveDead(t, left)
+	d.start()
+	must(t, d.child.Cmd.Process.Signal(unix.SIGTERM))
+	must(t, d.child.Cmd.Wait())
+	if there(t, left) {
+		t.Error("it is left for good")
+	}
+}
+
 // TestDaemonMissesReplacement: what was claimed by name and bound anew, both the bind and the death while there was no daemon.
 func TestDaemonMissesReplacement(t *testing.T) {
 	dir := testutil.TempDir(t)
