@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -80,7 +81,10 @@ func identify(pin int, st sys.Stat) (ID, error) {
 	switch {
 	case err == nil:
 		id.handle = handle
-	case !slices.ContainsFunc(noHandles, func(errno unix.Errno) bool { return errors.Is(err, errno) }):
+		handlesAllowed.Store(true)
+	case slices.ContainsFunc(noHandles, func(errno unix.Errno) bool { return errors.Is(err, errno) }):
+	case !handlesAllowed.Load() && slices.ContainsFunc(forbidden, func(errno unix.Errno) bool { return errors.Is(err, errno) }):
+	default:
 		return ID{}, err
 	}
 	return id, nil
@@ -106,10 +110,16 @@ func handleOf(pin int) (string, error) {
 
 // noHandles are the ways of saying that there are no handles here, and a pin has to do.
 var noHandles = []unix.Errno{
-	unix.EOPNOTSUPP,                      // the filesystem has none
-	unix.EINVAL,                          // AT_HANDLE_FID before Linux 6.5
-	unix.EPERM, unix.EACCES, unix.ENOSYS, // the seccomp filters of containers and sandboxes
+	unix.EOPNOTSUPP, // the filesystem has none
+	unix.EINVAL,     // AT_HANDLE_FID before Linux 6.5
 }
+
+// forbidden is what the seccomp filters of containers and sandboxes say. They say it always: once there was a handle, the file must not become
+// another one for want of it.
+var (
+	forbidden      = []unix.Errno{unix.EPERM, unix.EACCES, unix.ENOSYS}
+	handlesAllowed atomic.Bool
+)
 
 // isOverlay tells whether entries of the directory need to be looked at one by one. It is so where that cannot be found out, too.
 func isOverlay(fd int) bool {

@@ -365,8 +365,7 @@ func (l *life) recorded(name string, bind, tell func()) (is bool) {
 			tell()
 		}
 		complained := func() bool {
-			// A sandbox forbids name_to_handle_at(2) always. Forbidden once, it makes two files of one, which no kernel does.
-			return strings.Contains(d.said(0), "name_to_handle_at: EPERM") || d.fired() && (strings.Contains(d.said(from), `"error":`) || complains(d.said(0), filepath.Dir(l.path(name))))
+			return d.fired() && (strings.Contains(d.said(from), `"error":`) || complains(d.said(0), filepath.Dir(l.path(name))))
 		}
 		l.await(name+" is in a record", func() bool {
 			is = slices.ContainsFunc(l.records(), func(text string) bool { return strings.Contains(text, l.path(name)) })
