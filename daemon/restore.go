@@ -347,5 +347,6 @@ func (l *leftovers) settle() (young bool) {
 	return young
 }
 
-// close waits until it is done, for a second at most: the next daemon may not know of these directories.
+// close waits until it is done, which takes little more than a second: the next daemon may not know of these directories. One that is killed
+// within that second leaves what it has not settled to a sweep.
 func (l *leftovers) close() { l.done.Wait() }

@@ -48,7 +48,8 @@ var known struct {
 	layers *layers
 }
 
-// knownLayers looks for layers, unless that was done just now. What could not all be found is looked for again the next time.
+// knownLayers looks for layers, unless that was done just now. What could not all be found is looked for again the next time: until it can be
+// found, nothing is removed that was never seen alive, and the time that takes matters less.
 func knownLayers() *layers {
 	known.Lock()
 	defer known.Unlock()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"embed"
 	"io/fs"
 	"os"
@@ -37,6 +38,7 @@ func newManCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				page = bytes.Replace(page, []byte(`"sockwatch" "sockwatch"`), []byte(`"sockwatch `+version()+`" "sockwatch"`), 1)
 				return os.WriteFile(filepath.Join(args[0], name), page, 0o644)
 			})
 		},

@@ -68,10 +68,12 @@ func (s signals) each(child *spawn.Child, got func(sig unix.Signal, reached bool
 // toSend tells how many of a signal the child has not got, but has to be sent.
 func toSend(c sigorigin.Caught) int {
 	switch {
-	case !sigorigin.Known:
-		return 1 // those that forwardsUntracked says
+	case !sigorigin.Known && forwardsUntracked(c.Signal):
+		return 1
 	case c.Signal == unix.SIGHUP && c.Kernel && leadsSession():
 		// The terminal hangs up: the kernel tells the leader of its session, and the others only at the leader's end.
+		return c.Sent + 1
+	case c.Signal == unix.SIGALRM && c.Kernel: // alarm(2) of who became this program survives execve(2), and fork(2) does not pass it on
 		return c.Sent + 1
 	}
 	return c.Sent

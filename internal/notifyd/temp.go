@@ -1,7 +1,6 @@
 package notifyd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/reap"
 )
 
@@ -96,6 +96,12 @@ func randomName() string {
 	return digits[len(digits)-tempRandom:]
 }
 
+// isTemp tells whether a directory has a name of randomName's making.
+func isTemp(name string) bool {
+	random, ok := strings.CutPrefix(name, tempPrefix)
+	return ok && len(random) == tempRandom && strings.Trim(random, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
+}
+
 // clearLeftovers removes what processes of our own user left below base when they were killed. What cannot be looked at or
 // removed stays.
 func clearLeftovers(base string) {
@@ -107,7 +113,7 @@ func clearLeftovers(base string) {
 	for {
 		names, err := entries.Readdirnames(1024)
 		for _, name := range names {
-			if strings.HasPrefix(name, tempPrefix) {
+			if isTemp(name) {
 				clearLeftover(filepath.Join(base, name))
 			}
 		}
@@ -131,8 +137,7 @@ func clearLeftover(dir string) {
 	file, err := reap.Open(filepath.Join(dir, tempSocket))
 	if errors.Is(err, fs.ErrNotExist) && time.Since(info.ModTime()) > emptyAge {
 		// Its owner was killed before it had bound the socket, or in the middle of removing it: then that has a private name.
-		for range reap.Sweep(context.Background(), reap.SweepOptions{}, dir) { // what it could not remove keeps the directory
-		}
+		settle(dir, uid)
 		removeDir(dir)
 	}
 	if err != nil {
@@ -141,6 +146,18 @@ func clearLeftover(dir string) {
 	defer file.Close()
 	if file.UID() == uid && file.Remove(reap.RemoveOptions{}).Outcome == reap.OutcomeRemoved {
 		removeDir(dir)
+	}
+}
+
+// settle removes what is dead and has a private name in a user's directory, and nothing else. What it cannot remove keeps the directory.
+func settle(dir string, uid uint32) {
+	pin, err := sys.OpenPin(unix.AT_FDCWD, dir)
+	if err != nil {
+		return
+	}
+	defer func() { _ = sys.Close(pin) }()
+	if st, err := sys.Fstat(pin); err == nil && st.UID == uid {
+		_, _, _ = reap.Settle(nil, pin, ".")
 	}
 }
 

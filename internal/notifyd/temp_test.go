@@ -28,6 +28,15 @@ func init() {
 	}
 }
 
+func leaveDead(t *testing.T, path string) {
+	t.Helper()
+	s, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+}
+
 func gone(t *testing.T, path string) bool {
 	t.Helper()
 	_, err := os.Lstat(path)
@@ -115,27 +124,32 @@ func TestListenTempClears(t *testing.T) {
 		}
 		return path
 	}
-	empty, young, other := mkdir("sockwatch-empty", old), mkdir("sockwatch-young", time.Now()), mkdir("other", old)
-	full := mkdir("sockwatch-full", old)
+	empty, young, other := mkdir("sockwatch-empty0000000", old), mkdir("sockwatch-young0000000", time.Now()), mkdir("other", old)
+	full := mkdir("sockwatch-full00000000", old)
 	// Removing its socket was interrupted after that had been given a private name.
-	cut := mkdir("sockwatch-cut", old)
-	dying, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(cut, ".sockwatch-ABCDE"), Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = dying.Close()
+	cut := mkdir("sockwatch-cut000000000", old)
+	leaveDead(t, filepath.Join(cut, ".sockwatch-ABCDE"))
+	// The user's own, which only look like ours.
+	own := mkdir("sockwatch-mine", old)
+	ownEmpty, alike := mkdir("sockwatch-emptiness", old), mkdir("sockwatch-alike0000000", old)
+	leaveDead(t, filepath.Join(own, ".sockwatch-ABCDE"))
+	leaveDead(t, filepath.Join(alike, "agent.sock"))
 	<-time.After(reap.LeftoverAge) // younger, and the removal may be at work still
-	link, plain := filepath.Join(base, "sockwatch-link"), filepath.Join(base, "sockwatch-plain")
-	notSocket := filepath.Join(mkdir("sockwatch-not-socket", old), "notify")
+	link, plain := filepath.Join(base, "sockwatch-link00000000"), filepath.Join(base, "sockwatch-plain0000000")
+	notSocket := filepath.Join(mkdir("sockwatch-notsocket000", old), "notify")
 	if err := errors.Join(
 		os.WriteFile(full+"/something", nil, 0o600), os.Chtimes(full, old, old), os.Chtimes(cut, old, old),
+		os.Chtimes(own, old, old), os.Chtimes(alike, old, old),
 		os.Symlink(other, link), os.WriteFile(plain, nil, 0o600), os.WriteFile(notSocket, nil, 0o600),
 	); err != nil {
 		t.Fatal(err)
 	}
-	kept := []string{livePath, young, other, full + "/something", link, plain, notSocket}
+	kept := []string{
+		livePath, young, other, full + "/something", link, plain, notSocket,
+		ownEmpty, filepath.Join(own, ".sockwatch-ABCDE"), filepath.Join(alike, "agent.sock"),
+	}
 	if os.Geteuid() == 0 {
-		foreign := mkdir("sockwatch-foreign", old)
+		foreign := mkdir("sockwatch-foreign00000", old)
 		if err := os.Chown(foreign, 65534, 65534); err != nil {
 			t.Fatal(err)
 		}

@@ -3,10 +3,11 @@
 package sigorigin
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -42,10 +43,19 @@ func hook() //nolint:unused // declared for vet, which checks the assembly again
 var waker *os.File
 
 // Catcher catches signals. There may be one at a time.
-type Catcher struct{ old map[unix.Signal]sys.Sigaction }
+type Catcher struct {
+	old      map[unix.Signal]sys.Sigaction
+	once     sync.Once
+	released chan struct{}
+}
 
 // Catch catches these signals from now on. Left alone is what is ignored, as SIGHUP and SIGINT may have been when the program was
-// started, and what the C library has a handler for. Neither os/signal nor the Go runtime sees what is caught.
+// started, and what the C library has a handler for. Neither os/signal nor the Go runtime sees what is caught, SIGURG apart.
+//
+// A signal that the program was started with blocked is caught all the same, and a child inherits that it is blocked.
+//
+// A child that is being started has SIGTSTP, SIGCONT and the first real-time signals caught by the handler until its execve(2): the runtime
+// gives it those signals back that it handles itself. What comes in these microseconds is told as if it had come here.
 func Catch(signals ...unix.Signal) (*Catcher, error) {
 	if err := makeWaker(); err != nil {
 		return nil, err
@@ -58,27 +68,59 @@ func Catch(signals ...unix.Signal) (*Catcher, error) {
 		next = act.Handler
 	}
 	act.Handler = hookPC
-	c := &Catcher{old: map[unix.Signal]sys.Sigaction{}}
+	c := &Catcher{old: map[unix.Signal]sys.Sigaction{}, released: make(chan struct{})}
 	for _, sig := range signals {
 		if err := c.catch(sig, act); err != nil {
 			c.Release()
 			return nil, err
 		}
 	}
+	if err := c.unblock(); err != nil {
+		c.Release()
+		return nil, err
+	}
 	return c, nil
+}
+
+// unblock has a thread for the signals that the program was started with blocked: all of its threads have inherited that. It starts no process.
+func (c *Catcher) unblock() error {
+	var blocked unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &blocked); err != nil {
+		return os.NewSyscallError("rt_sigprocmask", err)
+	}
+	var wanted unix.Sigset_t
+	for sig := range c.old {
+		if bit := uint64(1) << (sig - 1); blocked.Val[0]&bit != 0 {
+			wanted.Val[0] |= bit
+		}
+	}
+	if wanted == (unix.Sigset_t{}) {
+		return nil
+	}
+	unblocked := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with this
+		unblocked <- os.NewSyscallError("rt_sigprocmask", unix.PthreadSigmask(unix.SIG_UNBLOCK, &wanted, nil))
+		<-c.released
+	}()
+	return <-unblocked
 }
 
 func makeWaker() error {
 	self = uint32(os.Getpid())
-	if waker != nil {
-		return waker.SetReadDeadline(time.Time{})
+	if waker == nil {
+		fd, err := sys.Eventfd()
+		if err != nil {
+			return err
+		}
+		wake, waker = uint32(fd), os.NewFile(uintptr(fd), "eventfd")
 	}
-	fd, err := sys.Eventfd()
-	if err != nil {
-		return err
+	err := waker.SetReadDeadline(time.Time{})
+	if err != nil { // it cannot be waited for
+		_ = waker.Close()
+		waker = nil
 	}
-	wake, waker = uint32(fd), os.NewFile(uintptr(fd), "eventfd")
-	return nil
+	return err
 }
 
 func (c *Catcher) catch(sig unix.Signal, act sys.Sigaction) error {
@@ -102,7 +144,7 @@ func (c *Catcher) catch(sig unix.Signal, act sys.Sigaction) error {
 // Next waits for signals, and gives what has come since the last time, by number. After Stop it gives false.
 func (c *Catcher) Next() ([]Caught, bool) {
 	for {
-		if _, err := waker.Read(make([]byte, 8)); errors.Is(err, os.ErrDeadlineExceeded) {
+		if _, err := waker.Read(make([]byte, 8)); err != nil {
 			return nil, false
 		}
 		var caught []Caught
@@ -122,9 +164,12 @@ func (c *Catcher) Next() ([]Caught, bool) {
 // Stop ends Next. Signals are caught still, and come to nothing.
 func (c *Catcher) Stop() { _ = waker.SetReadDeadline(time.Unix(1, 0)) }
 
-// Release gives the signals back to the Go runtime, and their effect with that.
+// Release gives the signals back to the Go runtime, and their effect with that. A second call does nothing.
 func (c *Catcher) Release() {
-	for sig, act := range c.old {
-		_ = sys.SetSignalAction(sig, act)
-	}
+	c.once.Do(func() {
+		close(c.released)
+		for sig, act := range c.old {
+			_ = sys.SetSignalAction(sig, act)
+		}
+	})
 }

@@ -8,6 +8,8 @@ GLOBL ·hookPC(SB), NOPTR, $8
 TEXT ·hook(SB), NOSPLIT|NOFRAME, $0
 	CMPL	8(SI), $0	// above 0 it comes from the kernel: SI_KERNEL, or the code of a fault
 	JGT	kernel
+	CMPL	8(SI), $-2	// SI_TIMER, of the runtime's profiler
+	JEQ	go
 	MOVL	16(SI), AX
 	CMPL	AX, ·self(SB)
 	JEQ	go
@@ -21,12 +23,21 @@ kernel:
 count:
 	LOCK
 	INCL	(AX)(DI*4)
+	MOVQ	DI, R8	// the system call spoils AX, CX and R11
+	MOVQ	SI, R9
+	MOVQ	DX, R10
 	MOVL	$1, AX	// write(2)
 	MOVL	·wake(SB), DI
 	LEAQ	·one(SB), SI
 	MOVL	$8, DX
 	SYSCALL
+	CMPL	R8, $23	// SIGURG may be the scheduler's: without RLIMIT_SIGPENDING to spare the kernel leaves out who sent it
+	JEQ	urgent
 	RET
+urgent:
+	MOVQ	R8, DI
+	MOVQ	R9, SI
+	MOVQ	R10, DX
 go:
 	MOVQ	·next(SB), AX
 	JMP	AX

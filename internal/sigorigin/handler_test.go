@@ -4,6 +4,7 @@ package sigorigin
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,7 +20,9 @@ import (
 	"github.com/sockwatch/sockwatch/internal/testutil"
 )
 
-func TestMain(m *testing.M) { testutil.Main(closing{m}) }
+func TestMain(m *testing.M) {
+	testutil.Main(closing{m}, testutil.Helpers{"blocked": blocked, "busy": busy})
+}
 
 // closing closes what the package keeps open.
 type closing struct{ m *testing.M }
@@ -103,6 +106,61 @@ func TestSentByTheKernel(t *testing.T) {
 }
 
 // TestFaultsGoOn: what the kernel sends for a fault is a panic still, what others send under that name is caught.
+// blocked says how many SIGUSR1 have come.
+func blocked() {
+	c, err := Catch(unix.SIGUSR1)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	caught, _ := c.Next()
+	fmt.Println(len(caught), caught[0].Signal == unix.SIGUSR1, caught[0].Sent)
+}
+
+// TestBlockedIsCaught: who uses signalfd(2) may start us with signals blocked, which execve(2) keeps.
+func TestBlockedIsCaught(t *testing.T) {
+	set := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGUSR1 - 1)}}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, nil); err != nil {
+		t.Fatal(err)
+	}
+	child := testutil.Start(t, testutil.Command(t, "blocked"))
+	if err := unix.PthreadSigmask(unix.SIG_UNBLOCK, &set, nil); err != nil {
+		t.Fatal(err)
+	}
+	child.Expect("ready")
+	if err := child.Cmd.Process.Signal(unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	child.Expect("1 true 1")
+}
+
+// busy collects garbage beside a loop that only a signal interrupts.
+func busy() {
+	if _, err := Catch(unix.SIGURG); err != nil {
+		panic(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{}); err != nil {
+		panic(err)
+	}
+	started := make(chan struct{})
+	go func() {
+		close(started)
+		for { //nolint:staticcheck // as busy as can be
+		}
+	}()
+	<-started
+	runtime.GC()
+	fmt.Println("done")
+}
+
+// TestSchedulerIsHeard: at the limit of what is pending the kernel does not tell who sent a signal, and the scheduler's looks like another's.
+func TestSchedulerIsHeard(t *testing.T) {
+	child := testutil.Start(t, testutil.Command(t, "busy"))
+	child.Expect("done")
+}
+
 func TestFaultsGoOn(t *testing.T) {
 	c := catch(t, unix.SIGSEGV)
 	func() {

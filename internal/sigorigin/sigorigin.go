@@ -6,7 +6,7 @@
 // runtime's handler. They count who sent what, wake the reader, and are done.
 //
 // What the program sends to itself (the scheduler's SIGURG) and what the kernel sends for a fault goes on to the Go runtime and is
-// not told.
+// not told: it has the effect that the runtime gives it where os/signal does not ask for it.
 package sigorigin
 
 import "golang.org/x/sys/unix"
