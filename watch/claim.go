@@ -27,7 +27,7 @@ type Claim struct {
 	state    claimState
 	result   *settled // the latest outcome
 
-	later *later // belongs to the loop; nil until the owner died and the socket lives
+	later *later // set by the loop; nil until the owner died and the socket lives
 }
 
 // settled is what became of a claim, and of which file.

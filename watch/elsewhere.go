@@ -38,8 +38,8 @@ type reading struct {
 func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Result)) {
 	w.mu.Lock()
 	f, o := c.file, w.options(c)
-	w.mu.Unlock()
 	c.wait().elsewhere = true
+	w.mu.Unlock()
 	w.lookElsewhere(c, reap.Unfinished{File: f, Options: o, Result: r}, func(r reap.Result) {
 		w.mu.Lock()
 		c.later.elsewhere = false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -81,8 +82,17 @@ func TestElsewhereOnce(t *testing.T) {
 	}
 	w.settleLoop()
 	count := listings(t, dir)
+	var asking sync.WaitGroup
+	asking.Go(func() { // as who keeps records does
+		for !o.Ended() {
+			for _, c := range claims {
+				_ = c.State()
+			}
+		}
+	})
 	p.child.Kill()
 	waitSettled(t, o)
+	asking.Wait()
 	// The first of them alone, and the rest, of which it is known by then. It would be one for each.
 	if n := count(); n < 1 || n > 2 {
 		t.Errorf("the directory was listed %d times", n)

@@ -7,9 +7,10 @@ import (
 	"github.com/sockwatch/sockwatch/reap"
 )
 
-// later is what a claim needs whose socket outlives its owner.
+// later is what a claim needs whose socket outlives its owner. It belongs to the loop; what is said to be for others is written with w.mu
+// held.
 type later struct {
-	final    bool      // never handed on: the file was not known while the owner lived
+	final    bool      // never handed on: the file was not known while the owner lived; for others, too
 	since    time.Time // when the owner, or the last holder, ended
 	step     int       // on the ladder, and from its end on the number of back-offs
 	due      time.Time
@@ -22,7 +23,7 @@ type later struct {
 	lastHolder *holder
 }
 
-// wait gives what the claim needs while it waits. The loop calls it.
+// wait gives what the claim needs while it waits. The caller is the loop and holds w.mu: others look whether a claim waits.
 func (c *Claim) wait() *later {
 	if c.later == nil {
 		c.later = &later{}
