@@ -272,6 +272,25 @@ func TestHeldMountNamespace(t *testing.T) {
 	})
 }
 
+// TestHeldMountNamespaceGone has a socket from a mount namespace that is gone: what the kernel calls its file begins at the mount.
+func TestHeldMountNamespaceGone(t *testing.T) {
+	onThread(t, "", func(t *testing.T, dir string) {
+		unshareMounts(t)
+		mount(t, "tmpfs", dir, "tmpfs", 0, "")
+		p, binder := startPuppet(t), startPuppet(t, namespaces(unix.CLONE_NEWNS))
+		for _, name := range []string{"s", "before"} {
+			mail := dir + "/mail." + name
+			p.do("bind", "dgram", mail)
+			binder.do("bind", "stream", dir+"/"+name)
+			binder.do("send", mail)
+			p.do("receive")
+		}
+		must(t, os.Rename(dir+"/before", dir+"/after"))
+		binder.child.Kill()
+		wantPaths(t, p.held(), dir+"/mail.s", dir+"/mail.before", dir+"/s", dir+"/after")
+	})
+}
+
 // TestHeldOutlivesProcess: the directory of a File is open, whatever its path led through.
 func TestHeldOutlivesProcess(t *testing.T) {
 	testutil.Require(t, testutil.UserNS)

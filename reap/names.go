@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sockwatch/sockwatch/internal/proc"
 	"github.com/sockwatch/sockwatch/internal/sockdiag"
 	"github.com/sockwatch/sockwatch/internal/sys"
 )
@@ -89,6 +90,11 @@ func (n *names) ofPin(pin int, id ID) (*File, error) {
 	if f != nil {
 		return f, nil
 	}
+	away := fromMounts(path, id)
+	if f, _ := n.look(away, same); f != nil {
+		return f, nil
+	}
+	leads = append(leads, away...)
 	// What is unlinked has " (deleted)" at its end. When the inode has another link, that is what we are looking for.
 	if st, err := sys.Fstat(pin); err != nil || st.Nlink == 0 {
 		return nil, err
@@ -97,6 +103,18 @@ func (n *names) ofPin(pin int, id ID) (*File, error) {
 		return f, nil
 	}
 	return nil, fmt.Errorf("%w: %q does not lead to it from our root directory, nor from that of process %d", cause, path, n.pid)
+}
+
+// fromMounts leads to what the kernel calls path where that begins at a mount that is in no tree any more, as are those of a mount namespace
+// that is gone with its last process: that was mostly a copy of one of ours.
+func fromMounts(path string, id ID) []lead {
+	var leads []lead
+	for m, err := range proc.FS("").Mounts(0) {
+		if err == nil && m.Point != "/" && unix.Mkdev(m.Major, m.Minor) == id.dev {
+			leads = append(leads, lead{path: m.Point + path})
+		}
+	}
+	return leads
 }
 
 // ofSocket finds the file that the kernel's socket table tells of. It tells only 32 bits of the inode number, so the file must not
