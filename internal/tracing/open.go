@@ -30,8 +30,10 @@ func openFile(root, path string) (*reap.File, error) {
 	return reap.OpenIn(root, path)
 }
 
-// open opens the sock-file of a bind: by its path, else by the socket that the process has. Whatever the path leads to and whoever
-// has the pid by now, what counts is that it is the inode of the event.
+// open opens the sock-file of a bind: by its path, else by the socket that the process has, else by looking through the directory. Whatever
+// a path leads to and whoever has the pid by now, what counts is that it is the inode of the event.
+//
+// errPassedOn: the file has another name and lives, but not by that process. Then byHolder finds it.
 func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 	p, err := e.Owner.Open()
 	if errors.Is(err, pidfd.ErrExited) {
@@ -41,30 +43,43 @@ func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 		return nil, err
 	}
 	defer p.Close()
-	f, err := s.openPath(e, rootFor(e), belowRoot(e))
+	f, err := s.openPath(e, lead{rootFor(e), belowRoot(e)})
 	if err == nil {
 		return f, nil
 	}
 	if exited, _ := p.Exited(); exited { // it may have been a zombie, which has no root any more, from the beginning
 		return s.openOfGone(e)
 	}
-	held, heldErr := reap.Held(p) // renamed since, or not to be reached by its path
+	held, heldErr := s.openHeld(e, p) // renamed since, or not to be reached by its path
+	if held != nil {
+		return held, nil
+	}
+	leads := []lead{{rootFor(e), belowRoot(e)}}
+	// What a thread has for itself may be gone with it.
+	if own, nsErr := inOwnMounts(e); nsErr == nil && own {
+		ours := lead{"", e.FullPath}
+		if f, fullErr := s.openPath(e, ours); fullErr == nil {
+			return f, nil
+		}
+		leads = append(leads, ours)
+	}
+	f, dirErr := s.openRenamed(e, leads)
+	if dirErr == nil {
+		return f, nil
+	}
+	return nil, errors.Join(err, heldErr, dirErr)
+}
+
+// openHeld opens the file by a process that has its socket. It is nil when that has not.
+func (s *Source) openHeld(e ebpf.Event, p *pidfd.Process) (f *reap.File, err error) {
+	held, heldErr := reap.Held(p)
 	for _, h := range held {
 		if f == nil && is(e, h) {
 			f, err = s.again(h)
 		}
 		_ = h.Close()
 	}
-	if f != nil {
-		return f, err
-	}
-	// What a thread has for itself may be gone with it.
-	if own, nsErr := inOwnMounts(e); nsErr == nil && own {
-		if f, fullErr := s.openPath(e, "", e.FullPath); fullErr == nil {
-			return f, nil
-		}
-	}
-	return nil, errors.Join(err, heldErr)
+	return f, errors.Join(err, heldErr)
 }
 
 // rootFor is the root directory of an event's path, "" for ours. It is the thread's: unshare(2) gives that one of its own.
@@ -83,13 +98,35 @@ func rootFor(e ebpf.Event) string {
 // openOfGone opens what a process has bound that is gone: by the path that the kernel saw, where that meant the same as to us, or in the
 // process's mount namespace, if somebody is there.
 func (s *Source) openOfGone(e ebpf.Event) (*reap.File, error) {
+	leads, err := leadsOfGone(e)
+	for _, l := range leads {
+		var f *reap.File
+		if f, err = s.openPath(e, l); err == nil {
+			return f, nil
+		}
+	}
+	if len(leads) == 0 {
+		return nil, errors.Join(err, fmt.Errorf("%s: %w in the mount namespace of a process that is gone", e.Path, fs.ErrNotExist))
+	}
+	f, dirErr := s.openRenamed(e, leads)
+	if dirErr == nil {
+		return f, nil
+	}
+	return nil, errors.Join(err, dirErr)
+}
+
+// lead is a path to try below a root directory, "" for ours.
+type lead struct{ root, path string }
+
+func leadsOfGone(e ebpf.Event) ([]lead, error) {
 	own, err := inOwnMounts(e)
 	if err != nil {
 		return nil, err
 	}
 	if own {
-		return s.openPath(e, "", e.FullPath)
+		return []lead{{"", e.FullPath}}, nil
 	}
+	var leads []lead
 	for pid, err := range procfs.PIDs() {
 		if err != nil {
 			return nil, err
@@ -98,15 +135,12 @@ func (s *Source) openOfGone(e ebpf.Event) (*reap.File, error) {
 		if err != nil || inode(theirs) != uint64(e.MountNS) {
 			continue
 		}
-		f, err := s.openPath(e, rootOf(pid), e.FullPath)
-		if err != nil && belowRoot(e) != e.FullPath { // they may have the root directory in common
-			f, err = s.openPath(e, rootOf(pid), belowRoot(e))
-		}
-		if err == nil {
-			return f, nil
+		leads = append(leads, lead{rootOf(pid), e.FullPath})
+		if below := belowRoot(e); below != e.FullPath { // they may have the root directory in common
+			leads = append(leads, lead{rootOf(pid), below})
 		}
 	}
-	return nil, fmt.Errorf("%s: %w in the mount namespace of a process that is gone", e.Path, fs.ErrNotExist)
+	return leads, nil
 }
 
 // inOwnMounts tells whether a path means to us what it meant to who has bound.
@@ -125,18 +159,18 @@ func belowRoot(e ebpf.Event) string {
 
 func rootOf(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/root" }
 
-// openPath opens a path of an event's file below a root directory.
-func (s *Source) openPath(e ebpf.Event, root, path string) (*reap.File, error) {
-	if path == "" {
+// openPath opens an event's file by a path.
+func (s *Source) openPath(e ebpf.Event, l lead) (*reap.File, error) {
+	if l.path == "" {
 		return nil, fmt.Errorf("%s: %w: the kernel knows no path from the root directory", e.Path, fs.ErrNotExist)
 	}
-	f, err := s.o.Open(root, path)
+	f, err := s.o.Open(l.root, l.path)
 	if err != nil {
 		return nil, err
 	}
 	if !is(e, f) {
 		_ = f.Close()
-		return nil, fmt.Errorf("%s: %w", path, errOther)
+		return nil, fmt.Errorf("%s: %w", l.path, errOther)
 	}
 	return f, nil
 }

@@ -124,7 +124,6 @@ func (s *Source) scanProcess(pid int, sockets []ebpf.Socket, lost bool) {
 			s.o.Log.Debug().Err(err).Int("pid", pid).Msg("a sock-file that is bound is not claimed")
 			continue
 		}
-		_, _ = mine.Probe()
 		if s.claim(e, mine) && lost {
 			s.tell(e)
 		}

@@ -35,7 +35,8 @@ type Source struct {
 	watcher *watch.Watcher
 	tracer  *ebpf.Tracer
 	ended   sync.WaitGroup
-	scans   chan struct{} // one for each time that what was lost is to be looked for
+	backlog backlog
+	wakes   chan struct{} // there is a backlog
 	told    told
 
 	// Until when what was bound before is looked for, and what was lost.
@@ -51,7 +52,7 @@ type Source struct {
 // Start claims what is bound now, and from now on what a Tracer tells of. The Tracer is the Source's from then on. It returns when it
 // knows which sockets are bound now, and claims their files later.
 func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
-	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, scans: make(chan struct{}, 1)}
+	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, wakes: make(chan struct{}, 1)}
 	if s.o.Open == nil {
 		s.o.Open = openFile
 	}
@@ -61,8 +62,10 @@ func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
 	sockets := s.sockets() // now, lest what is bound later and lost is taken for old
 	s.ended.Go(func() {    // beside the reading: to look at thousands of processes takes seconds
 		_ = s.scan(s.before, sockets, false)
-		for range s.scans {
-			s.unfinished = s.scanLost() != nil || s.unfinished
+		for range s.wakes {
+			lost, passedOn := s.backlog.take()
+			s.claimPassedOn(passedOn)
+			s.unfinished = lost && s.scanLost() != nil || s.unfinished
 		}
 	})
 	return s
@@ -95,7 +98,7 @@ func (s *Source) Close() error {
 }
 
 func (s *Source) run() {
-	defer close(s.scans)
+	defer close(s.wakes)
 	for {
 		e, err := s.tracer.Read()
 		switch {
@@ -103,10 +106,8 @@ func (s *Source) run() {
 			if s.o.Lost != nil {
 				s.o.Lost(s.tracer.Drops())
 			}
-			select {
-			case s.scans <- struct{}{}:
-			default: // one is to come, and will look later than now
-			}
+			s.backlog.addLost()
+			s.wake()
 		case errors.Is(err, io.EOF), errors.Is(err, os.ErrClosed):
 			return
 		case err != nil:
@@ -121,6 +122,14 @@ func (s *Source) run() {
 	}
 }
 
+// wake has the backlog looked at.
+func (s *Source) wake() {
+	select {
+	case s.wakes <- struct{}{}:
+	default: // that is to come, and is later than now
+	}
+}
+
 // bound claims the sock-file of a bind.
 func (s *Source) bound(e ebpf.Event) {
 	if s.o.Wanted != nil && !s.o.Wanted(e) {
@@ -128,12 +137,20 @@ func (s *Source) bound(e ebpf.Event) {
 	}
 	s.tell(e)
 	f, err := s.open(e)
-	if err != nil { // it was removed at once, for one
-		s.o.Log.Debug().Err(err).Int("pid", e.Owner.PID).Str("path", e.Path).Msg("the sock-file of a bind is not claimed")
-		return
+	switch {
+	case errors.Is(err, errPassedOn):
+		s.backlog.addPassedOn(e)
+		s.wake()
+	case err != nil:
+		s.unclaimed(e, err)
+	default:
+		s.claim(e, f)
 	}
-	_, _ = f.Probe() // it remembers to have been alive
-	s.claim(e, f)
+}
+
+// unclaimed notes that a bind is not claimed: its file was removed at once, for one.
+func (s *Source) unclaimed(e ebpf.Event, err error) {
+	s.o.Log.Debug().Err(err).Int("pid", e.Owner.PID).Str("path", e.Path).Msg("the sock-file of a bind is not claimed")
 }
 
 // tell tells of a bind, unless that was done.
@@ -145,6 +162,7 @@ func (s *Source) tell(e ebpf.Event) {
 
 // claim has the watcher claim f for the process that an event tells of.
 func (s *Source) claim(e ebpf.Event, f *reap.File) (added bool) {
+	_, _ = f.Probe() // it remembers to have been alive
 	c, added, err := s.watcher.ClaimFor(e.Owner, e.Comm, f, watch.SourceTrace)
 	if err != nil {
 		_ = f.Close()

@@ -32,6 +32,9 @@ var seen = map[string]func(*testing.T, *world){
 	"mount namespace":              testMountNamespace,
 	"network and pid namespaces":   testOtherNamespaces,
 	"renamed":                      testRenamed,
+	"renamed and gone":             testRenamedGone,
+	"renamed and passed on":        testPassedOn,
+	"renamed, passed on and gone":  testPassedOnGone,
 	"gone at once":                 testGoneAtOnce,
 	"gone before its event":        testGone,
 	"gone from a chroot":           testGoneFromChroot,
@@ -283,9 +286,9 @@ func testReplaced(t *testing.T, w *world) {
 	l.SetUnlinkOnClose(false)
 	must(t, l.Close())
 	w.release(path)
-	w.caughtUp()
+	w.removed(p.PID())
 	present(t, path)
-	present(t, path+".away") // nobody knows it by that name
+	absent(t, path+".away")
 }
 
 // testInherited: the file of a listener stays as long as somebody has it.
@@ -428,10 +431,8 @@ func TestFinishAtOnce(t *testing.T) {
 			ctx, interrupt := context.WithCancel(t.Context())
 			defer interrupt()
 			if lost {
-				select {
-				case s.scans <- struct{}{}:
-				default: // others bind on this machine, too, and some of that was lost
-				}
+				s.backlog.addLost()
+				s.wake()
 			} else {
 				close(started)
 			}
