@@ -17,8 +17,9 @@ func (f *File) Directory() Directory { return Directory{f.dir.id} }
 
 // Unfinished is a removal with NameOnly whose Result says Elsewhere.
 type Unfinished struct {
-	File    *File
-	Options RemoveOptions
+	File *File
+	// Options gives the options for each other name that is found: a base name in the File's directory.
+	Options func(name string) RemoveOptions
 	Result  Result
 }
 
@@ -36,18 +37,15 @@ func RemoveElsewhere(unfinished []Unfinished) []Result {
 	}
 	names, err := unfinished[0].File.dir.namesOf(unfinished)
 	for i, u := range unfinished {
-		o := u.Options
-		if o.As == nil {
-			o.As = u.File.as
-		}
 		if proberErr != nil {
 			results[i] = refusal("make the probe's socket", proberErr)
+			results[i].DryRun = u.Result.DryRun
 		} else {
 			u.Result.Elsewhere = false
-			results[i] = u.File.removeOthers(pr, names[u.File], err, u.Result, o)
+			results[i] = u.File.removeOthers(pr, names[u.File], err, u.Result, u.Options)
 		}
 		results[i].Took = u.Result.Took
-		results[i].finish(u.File, o, start)
+		results[i].finish(u.File, start)
 	}
 	return results
 }

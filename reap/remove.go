@@ -41,11 +41,9 @@ type RemoveOptions struct {
 // It returns at once and never panics; what the kernel refuses is in the Result.
 func (f *File) Remove(o RemoveOptions) Result {
 	start := time.Now()
-	if o.As == nil {
-		o.As = f.as
-	}
 	r := f.remove(o)
-	r.finish(f, o, start)
+	r.DryRun = o.DryRun
+	r.finish(f, start)
 	return r
 }
 
@@ -66,11 +64,11 @@ func (f *File) remove(o RemoveOptions) Result {
 		return first
 	}
 	others, err := f.otherNames()
-	return f.removeOthers(pr, others, err, first, o)
+	return f.removeOthers(pr, others, err, first, func(string) RemoveOptions { return o })
 }
 
 // removeOthers removes the inode under the other names that were found, or err was what came of looking for them.
-func (f *File) removeOthers(pr prober, others []string, err error, first Result, o RemoveOptions) Result {
+func (f *File) removeOthers(pr prober, others []string, err error, first Result, options func(name string) RemoveOptions) Result {
 	switch {
 	case err == nil:
 	case first.Outcome == OutcomeRemoved, errors.Is(err, unix.EACCES):
@@ -79,8 +77,10 @@ func (f *File) removeOthers(pr prober, others []string, err error, first Result,
 		return refusal("look for other names", err)
 	}
 	for _, name := range others {
+		o := options(name)
 		r, _ := f.removeName(pr, name, o)
 		if r.Outcome != OutcomeGone && r.Outcome != OutcomeReplaced {
+			r.DryRun = o.DryRun
 			first = r
 		}
 	}
@@ -89,6 +89,9 @@ func (f *File) removeOthers(pr prober, others []string, err error, first Result,
 
 // removeName runs the protocol on one name of the directory and tells how many links the inode had.
 func (f *File) removeName(pr prober, name string, o RemoveOptions) (r Result, links uint64) {
+	if o.As == nil {
+		o.As = f.as
+	}
 	p, err := pinName(f.dir, name)
 	if err != nil {
 		return refusal("pin", err), 0

@@ -109,11 +109,11 @@ type Result struct {
 }
 
 // finish fills in what every Result says of what was begun at start.
-func (r *Result) finish(f *File, o RemoveOptions, start time.Time) {
+func (r *Result) finish(f *File, start time.Time) {
 	if r.At.IsZero() {
 		r.At = time.Now()
 	}
-	r.Path, r.DryRun, r.Took = f.path, o.DryRun, r.Took+max(0, r.At.Sub(start))
+	r.Path, r.Took = f.path, r.Took+max(0, r.At.Sub(start))
 }
 
 // Unopened is the Result of a sock-file that Open or OpenIn gave an error for: gone, replaced by something else, or not

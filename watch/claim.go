@@ -382,9 +382,7 @@ func (o *Owner) yields(c *Claim, f *reap.File, e evidence) bool {
 // rename notes that the claim's file has another name, by which f was opened: it takes f over; at is where that is. The caller holds w.mu.
 func (c *Claim) rename(f *reap.File, at string, p *place) {
 	o, path := c.owner, f.Path()
-	if o.index != nil && o.index.paths[c.path] == c {
-		delete(o.index.paths, c.path)
-	}
+	c.unindexPath()
 	c.unwatch()
 	old := c.file
 	c.path = path

@@ -35,6 +35,13 @@ func (x *claimIndex) note(c *Claim) {
 	}
 }
 
+// unindexPath is for a claim whose path is about to be another one. The caller holds w.mu, and reindexes it.
+func (c *Claim) unindexPath() {
+	if x := c.owner.index; x != nil && x.paths[c.path] == c {
+		delete(x.paths, c.path)
+	}
+}
+
 // byPath finds the claim on a path. The caller holds w.mu.
 func (o *Owner) byPath(path string) *Claim {
 	if o.index != nil {

@@ -37,18 +37,29 @@ type reading struct {
 // other attempt. The loop calls it.
 func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Result)) {
 	w.mu.Lock()
-	f, o := c.file, w.options(c)
+	f, moved := c.file, r.Outcome != reap.OutcomeRemoved // else it had its own name, too
 	c.wait().elsewhere = true
 	w.mu.Unlock()
-	w.lookElsewhere(c, reap.Unfinished{File: f, Options: o, Result: r}, func(r reap.Result) {
+	options := func(name string) reap.RemoveOptions {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if moved && c.file == f {
+			c.moved(name)
+		}
+		return w.options(c)
+	}
+	w.lookElsewhere(c, reap.Unfinished{File: f, Options: options, Result: r}, func(r reap.Result) {
 		w.mu.Lock()
 		c.later.elsewhere = false
 		if c.state == committed && r.Outcome != reap.OutcomeRemoved {
 			c.state = armed
 		}
-		same, due := c.file == f, c.state == armed && c.owner.phase > watching
+		r.Path = c.path
+		same, due, ignored := c.file == f, c.state == armed && c.owner.phase > watching, c.action == ActionIgnore
 		w.mu.Unlock()
 		switch {
+		case same && ignored:
+			c.ignore()
 		case same:
 			then(r)
 		case due: // it has got another file meanwhile

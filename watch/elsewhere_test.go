@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,7 @@ func TestElsewhereAlive(t *testing.T) {
 func TestElsewhereInTurn(t *testing.T) {
 	w, base := newWatched(t), testutil.TempDir(t)
 	var order []uint32
+	dryRun := func(string) reap.RemoveOptions { return reap.RemoveOptions{DryRun: true} }
 	w.onLoop(func() {
 		w.elsewhere.busy = []search{{}} // nothing is begun
 		look := func(uid uint32, name string) {
@@ -146,7 +148,7 @@ func TestElsewhereInTurn(t *testing.T) {
 			}
 			c := newClaim(&Owner{w: w.Watcher, uid: uid, id: pidfd.Identity{}}, f.Path(), SourceNotify)
 			c.file = f
-			w.lookElsewhere(c, reap.Unfinished{File: f, Options: reap.RemoveOptions{DryRun: true}}, func(reap.Result) {
+			w.lookElsewhere(c, reap.Unfinished{File: f, Options: dryRun}, func(reap.Result) {
 				order = append(order, uid)
 				f.Close()
 			})
@@ -162,4 +164,71 @@ func TestElsewhereInTurn(t *testing.T) {
 	if len(order) != 11 || order[1] != 2 {
 		t.Errorf("served: %v", order)
 	}
+}
+
+// TestElsewherePolicy: what is to become of a file is decided by the name that it has in the end, and told of it by that unless somebody has
+// named another one.
+func TestElsewherePolicy(t *testing.T) {
+	decide := func(c Candidate) Action {
+		switch filepath.Ext(c.Path) {
+		case ".reap":
+			return ActionReap
+		case ".ignore":
+			return ActionIgnore
+		default:
+			return ActionReport
+		}
+	}
+	w, dir := newWatched(t, Options{Policy: Policy{Decide: decide}}), testutil.TempDir(t)
+	for _, c := range []struct {
+		from, to string
+		dryRun   bool
+	}{
+		{"a.tmp", "a.reap", false},
+		{"b.reap", "b.tmp", true},
+		{"c.reap", "c.ignore", true},
+		{"d.reap", "d.also.reap", false},
+	} {
+		for _, named := range []bool{false, true} {
+			from, to := fmt.Sprint(dir, "/", named, c.from), fmt.Sprint(dir, "/", named, c.to)
+			p := startPuppet(t)
+			p.do("bind", from)
+			o := w.add(p.pid(), OwnerOptions{})
+			told := to
+			if named {
+				w.mustIdentify(mustClaim(t, o, from))
+				told = from
+			} else {
+				f, err := reap.Open(from)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := o.ClaimFile(f, SourceTrace); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Rename(from, to); err != nil {
+				t.Fatal(err)
+			}
+			w.settleLoop()
+			p.child.Kill()
+			waitSettled(t, o)
+			if c.dryRun {
+				wantKept(t, to)
+			} else {
+				wantGone(t, to)
+			}
+			if filepath.Ext(to) == ".ignore" {
+				if results := o.Results(); len(results) != 0 {
+					t.Errorf("%s: told of %v", to, results)
+				}
+				continue
+			}
+			if e := w.wantOutcome(told, reap.OutcomeRemoved, ""); e.Result.DryRun != c.dryRun {
+				t.Errorf("%s to %s: %+v", from, to, e.Result)
+			}
+		}
+	}
+	w.settleLoop()
+	w.empty()
 }

@@ -298,7 +298,7 @@ func (w *Watcher) attempt(c *Claim) reap.Result {
 
 // options are those of a removal of the claim's file: by its own name, for removeElsewhere does the rest. The caller holds w.mu.
 func (w *Watcher) options(c *Claim) reap.RemoveOptions {
-	return reap.RemoveOptions{DryRun: w.dryRun || c.action == ActionReport, NameOnly: true, Commit: c.commit}
+	return reap.RemoveOptions{DryRun: w.dryRun || c.action != ActionReap, NameOnly: true, Commit: c.commit}
 }
 
 // ignore gives up a claim of which nothing is to become. The loop calls it.

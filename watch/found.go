@@ -83,7 +83,9 @@ func (o *Owner) checkOld() {
 		if r.Outcome != reap.OutcomeGone {
 			continue
 		}
-		w.lookElsewhere(l.claim, reap.Unfinished{File: l.file, Options: options, Result: r}, func(r reap.Result) {
+		w.lookElsewhere(l.claim, reap.Unfinished{
+			File: l.file, Options: func(string) reap.RemoveOptions { return options }, Result: r,
+		}, func(r reap.Result) {
 			c := l.claim
 			w.mu.Lock()
 			gone := r.Outcome == reap.OutcomeGone && c.state == armed && o.phase == watching && c.later == nil &&

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"path/filepath"
+	"strings"
 
 	"github.com/sockwatch/sockwatch/reap"
 )
@@ -58,6 +59,23 @@ func (w *Watcher) decide(c *Claim) {
 		Path: path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Cgroup: c.owner.cgroup, Source: c.source, Traced: c.traced,
 	})
 }
+
+// moved notes that the claim's file has another name in its directory, and not its own any more: that is where the file is, for the Policy
+// and, unless somebody has named another path, for who is told of it. The caller holds w.mu.
+func (c *Claim) moved(name string) {
+	if c.at != "" {
+		c.at = beside(c.at, name)
+	}
+	if path := beside(c.path, name); !c.named && c.owner.byPath(path) == nil {
+		c.unindexPath()
+		c.path = path
+		c.owner.reindex(c)
+	}
+	c.owner.w.decide(c)
+}
+
+// beside is the path of another name in the directory of a file.
+func beside(path, name string) string { return strings.TrimSuffix(path, base(path)) + name }
 
 // where is what the Policy is to know of a file: where it is. The caller does not hold w.mu.
 func (w *Watcher) where(f *reap.File) string {
