@@ -281,12 +281,17 @@ func (o *Owner) add(c *Claim) {
 	o.changed()
 	o.w.emitClaim(c)
 	if o.phase >= dead {
-		o.phase = dead
-		o.w.owners[o] = struct{}{}
-		o.settled.rearm()
+		o.resume()
 		o.w.tasks = append(o.w.tasks, func() { o.w.settle(o, []*Claim{c}, o.itsEnd().at) })
 		o.w.wakeLoop()
 	}
+}
+
+// resume takes a dead owner up again that had come to its end: there is another claim to settle. The caller holds w.mu.
+func (o *Owner) resume() {
+	o.phase = dead
+	o.w.owners[o] = struct{}{}
+	o.settled.rearm()
 }
 
 func (w *Watcher) emitClaim(c *Claim) {
@@ -298,6 +303,10 @@ func (w *Watcher) emitClaim(c *Claim) {
 
 // setFile makes a claim an identified one, or a pending one when f is nil; at is where f is. The caller holds w.mu.
 func (o *Owner) setFile(c *Claim, f *reap.File, at string) {
+	if c.later != nil && o.phase == watching && (f == nil || !c.is(f.ID())) {
+		o.w.tasks = append(o.w.tasks, c.renew)
+		o.w.wakeLoop()
+	}
 	o.forgetFile(c)
 	c.file, c.at = f, at
 	if f != nil && o.w.files[f.ID()] == nil {
@@ -415,17 +424,26 @@ func newClaim(o *Owner, path string, s Source) *Claim {
 func (c *Claim) Release() (released bool) {
 	w := c.owner.w
 	w.mu.Lock()
-	released = c.withdraw()
-	w.mu.Unlock()
-	if released {
-		w.post(func() {
+	defer w.mu.Unlock()
+	return c.release()
+}
+
+// release is Release for who holds w.mu.
+func (c *Claim) release() bool {
+	w := c.owner.w
+	if !c.withdraw() {
+		return false
+	}
+	if !w.closed {
+		w.tasks = append(w.tasks, func() {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			c.discard()
 			w.settledIfDone(c.owner)
 		})
+		w.wakeLoop()
 	}
-	return released
+	return true
 }
 
 // withdraw takes the claim out of the running, unless removal has begun. The caller holds w.mu.

@@ -51,19 +51,22 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 	w.lookElsewhere(c, reap.Unfinished{File: f, Options: options, Result: r}, func(r reap.Result) {
 		w.mu.Lock()
 		c.later.elsewhere = false
-		if c.state == committed && r.Outcome != reap.OutcomeRemoved {
+		same, ignored := c.file == f, c.action == ActionIgnore // else it has got another file meanwhile
+		if c.state == committed && (r.Outcome != reap.OutcomeRemoved || !same) {
 			c.state = armed
 		}
 		r.Path = c.path
-		same, due, ignored := c.file == f, c.state == armed && c.owner.phase > watching, c.action == ActionIgnore
+		due := c.state == armed && c.owner.phase > watching
 		w.mu.Unlock()
 		switch {
 		case same && ignored:
 			c.ignore()
 		case same:
 			then(r)
-		case due: // it has got another file meanwhile
+		case due:
 			w.settle(c.owner, []*Claim{c}, c.owner.itsEnd().at)
+		default:
+			c.renew()
 		}
 		w.mu.Lock()
 		w.settledIfDone(c.owner)

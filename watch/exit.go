@@ -167,8 +167,9 @@ func (w *Watcher) settledIfDone(o *Owner) {
 		return
 	}
 	o.settled.fire()
-	alive := slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.state == armed })
-	if !alive && o.process == nil && !o.linger {
+	// One that is committed is being removed under another name.
+	going := slices.ContainsFunc(o.claims, func(c *Claim) bool { return c.state == armed || c.state == committed })
+	if !going && o.process == nil && !o.linger {
 		o.finish()
 	}
 }
@@ -237,6 +238,7 @@ func (o *Owner) claimGuess(f *reap.File) *Claim {
 	c.later = &later{final: true}
 	o.claims = append(o.claims, c)
 	o.open++
+	o.resume()
 	o.setFile(c, f, at)
 	w.emitClaim(c)
 	return c
@@ -352,6 +354,12 @@ func transient(r reap.Result) bool {
 func (w *Watcher) outcome(c *Claim, r reap.Result) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	c.tell(r)
+}
+
+// tell is outcome for who holds w.mu.
+func (c *Claim) tell(r reap.Result) {
+	w := c.owner.w
 	if c.state == withdrawn {
 		return
 	}

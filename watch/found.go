@@ -88,27 +88,24 @@ func (o *Owner) checkOld() {
 		}, func(r reap.Result) {
 			c := l.claim
 			w.mu.Lock()
-			gone := r.Outcome == reap.OutcomeGone && c.state == armed && o.phase == watching && c.later == nil &&
-				c.file == l.file // else it has been found under another name
-			w.mu.Unlock()
-			if gone {
-				w.outcome(c, r)
-				w.mu.Lock()
+			defer w.mu.Unlock()
+			if r.Outcome == reap.OutcomeGone && c.state == armed && o.phase == watching && !c.named && c.later == nil &&
+				c.file == l.file { // else it has been found under another name
+				c.tell(r)
 				c.withdraw()
 				c.discard()
-				w.mu.Unlock()
 			}
 		})
 	}
 }
 
-// SocketClosed says that the socket of the claim has died, as somebody has seen, while its owner may live on: what becomes of the file is
-// settled now. It does not wait for that.
-func (c *Claim) SocketClosed() {
+// SocketClosed says that the socket of a file has died, as somebody has seen, while the claim's owner may live on: what becomes of the file
+// is settled now, if it still is the claim's. It does not wait for that.
+func (c *Claim) SocketClosed(id reap.ID) {
 	w := c.owner.w
 	w.post(func() {
 		w.mu.Lock()
-		due := c.state == armed && c.owner.phase == watching && c.file != nil && c.later == nil
+		due := c.state == armed && c.owner.phase == watching && c.is(id) && c.later == nil
 		w.mu.Unlock()
 		if due {
 			w.settle(c.owner, []*Claim{c}, now())

@@ -71,7 +71,7 @@ func (w *Watcher) searchNext() {
 				w.log.Warn().Err(err).Msg("look for the processes that hold a dead process's sockets")
 			}
 			for i, c := range claims {
-				w.handOn(c, found, i)
+				w.handOn(c, files[i], found, i)
 			}
 			found.closeUnused()
 			w.searchNext()
@@ -146,8 +146,8 @@ func findHolders(ctx context.Context, files []*reap.File) (*candidates, error) {
 	return found, nil
 }
 
-// handOn gives a claim to the processes that hold its socket.
-func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
+// handOn gives a claim to the processes that hold the socket of its file f.
+func (w *Watcher) handOn(c *Claim, f *reap.File, found *candidates, i int) {
 	c.later.searched = false
 	w.mu.Lock()
 	if c.state != armed { // released, or settled by another exit, during the search
@@ -156,9 +156,14 @@ func (w *Watcher) handOn(c *Claim, found *candidates, i int) {
 		w.mu.Unlock()
 		return
 	}
+	replaced, path := c.file != f, c.path
 	w.mu.Unlock()
+	if replaced {
+		c.renew()
+		return
+	}
 
-	kept := reap.Result{Path: c.path, Outcome: reap.OutcomeAlive, Reason: reap.ReasonHolder}
+	kept := reap.Result{Path: path, Outcome: reap.OutcomeAlive, Reason: reap.ReasonHolder}
 	if len(found.holders[i]) == 0 {
 		kept.Reason = reap.ReasonHolderNotVisible
 	}

@@ -229,16 +229,12 @@ func (w *Watcher) vanished(c *Claim) {
 	}
 	w.post(func() {
 		w.mu.Lock()
-		ok := c.state == armed && c.owner.phase == watching && c.is(id) && c.path == path
-		w.mu.Unlock()
-		if !ok {
-			return
-		}
-		w.outcome(c, reap.Result{Path: path, Outcome: reap.OutcomeGone})
-		w.mu.Lock()
 		defer w.mu.Unlock()
-		c.withdraw()
-		c.discard()
+		if c.state == armed && !c.named && c.owner.phase == watching && c.is(id) && c.path == path {
+			c.tell(reap.Result{Path: path, Outcome: reap.OutcomeGone})
+			c.withdraw()
+			c.discard()
+		}
 	})
 }
 

@@ -373,13 +373,15 @@ func (w *Watcher) take(s *sighting, o *Owner) {
 // believe takes what has the name of a claim for its file, though nobody of the owner's tree was seen to have bound it: the caller said
 // that it would. Only the owner's own replaces what it had there before.
 func (w *Watcher) believe(s *sighting) {
+	at := w.where(s.file)
 	w.mu.Lock()
 	pending := s.claim.file == nil
-	w.mu.Unlock()
 	if pending && s.state == reap.StateAlive {
-		w.setFile(s.claim, s.file, evidenceTold)
+		s.claim.accept(s.file, at, evidenceTold)
+		w.mu.Unlock()
 		return
 	}
+	w.mu.Unlock()
 	if !pending {
 		w.rememberEarly(s)
 	}
@@ -391,6 +393,11 @@ func (w *Watcher) setFile(c *Claim, f *reap.File, e evidence) {
 	at := w.where(f)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	c.accept(f, at, e)
+}
+
+// accept is setFile for who holds w.mu; at is where f is.
+func (c *Claim) accept(f *reap.File, at string, e evidence) {
 	if c.state != armed || c.owner.phase > ending || c.owner.yields(c, f, e) {
 		_ = f.Close()
 		return

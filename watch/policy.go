@@ -67,6 +67,7 @@ func (c *Claim) moved(name string) {
 		c.at = beside(c.at, name)
 	}
 	if path := beside(c.path, name); !c.named && c.owner.byPath(path) == nil {
+		c.unwatch() // its name is gone from there
 		c.unindexPath()
 		c.path = path
 		c.owner.reindex(c)

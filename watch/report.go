@@ -289,14 +289,11 @@ func (r *reporter) unbound(s subject, path string) {
 	seen := s.root() + path
 	w := r.w
 	w.mu.Lock()
-	var c *Claim
+	defer w.mu.Unlock()
 	if o := w.byPID[id.PID]; o != nil && o.id == id {
-		c = o.byPath(seen)
-	}
-	named := c != nil && c.named
-	w.mu.Unlock()
-	if c != nil && !named {
-		c.Release()
+		if c := o.byPath(seen); c != nil && !c.named {
+			c.release()
+		}
 	}
 }
 

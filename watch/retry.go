@@ -2,6 +2,7 @@ package watch
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 
 	"github.com/sockwatch/sockwatch/reap"
@@ -29,6 +30,23 @@ func (c *Claim) wait() *later {
 		c.later = &later{}
 	}
 	return c.later
+}
+
+// renew is for a claim whose owner lives and which has another file than the one with which it waits: it waits for nothing. The loop calls it.
+func (c *Claim) renew() {
+	w := c.owner.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if c.later == nil || c.owner.phase != watching {
+		return
+	}
+	w.retries.remove(c)
+	w.unseen.remove(c)
+	w.holders.drop(c)
+	w.holders.waiting = slices.DeleteFunc(w.holders.waiting, func(other *Claim) bool { return other == c })
+	if !c.later.searched && !c.later.elsewhere {
+		c.later = nil
+	}
 }
 
 // A claim that lives and that nobody visible holds is probed again with back-off, as what could not be looked at is looked at.
@@ -139,10 +157,12 @@ func (w *Watcher) retried(c *Claim, r reap.Result) {
 func (w *Watcher) keep(c *Claim, r reap.Result) {
 	w.outcome(c, r)
 	w.mu.Lock()
-	if c.later.final && r.Outcome == reap.OutcomeAlive {
+	switch {
+	case c.state != armed: // released meanwhile
+	case c.later.final && r.Outcome == reap.OutcomeAlive:
 		c.state = ended
 		c.discard()
-	} else if c.state == armed {
+	default:
 		w.unseen.add(c)
 		w.retries.push(c)
 	}

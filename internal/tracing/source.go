@@ -45,14 +45,20 @@ type Source struct {
 	unfinished         bool // what was lost was not all looked for. Of the goroutine that does
 
 	// Of the goroutine that reads.
-	claims map[uint64]*watch.Claim // by the inode of the socket, where its death will be told
+	claims map[uint64]claimed // by the inode of the socket, where its death will be told
 	failed error
+}
+
+// claimed is a file that was claimed.
+type claimed struct {
+	claim *watch.Claim
+	file  reap.ID
 }
 
 // Start claims what is bound now, and from now on what a Tracer tells of. The Tracer is the Source's from then on. It returns when it
 // knows which sockets are bound now, and claims their files later.
 func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
-	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]*watch.Claim{}, wakes: make(chan struct{}, 1)}
+	s := &Source{o: o, watcher: w, tracer: t, claims: map[uint64]claimed{}, wakes: make(chan struct{}, 1)}
 	if s.o.Open == nil {
 		s.o.Open = openFile
 	}
@@ -163,6 +169,7 @@ func (s *Source) tell(e ebpf.Event) {
 // claim has the watcher claim f for the process that an event tells of.
 func (s *Source) claim(e ebpf.Event, f *reap.File) (added bool) {
 	_, _ = f.Probe() // it remembers to have been alive
+	id := f.ID()
 	c, added, err := s.watcher.ClaimFor(e.Owner, e.Comm, f, watch.SourceTrace)
 	if err != nil {
 		_ = f.Close()
@@ -170,15 +177,15 @@ func (s *Source) claim(e ebpf.Event, f *reap.File) (added bool) {
 		return false
 	}
 	if s.tracer.Hooks() == ebpf.HooksFexit && e.Via != 0 {
-		s.claims[e.Socket] = c
+		s.claims[e.Socket] = claimed{c, id}
 	}
 	return added
 }
 
 // closed settles the claim of a socket that is about to die.
 func (s *Source) closed(e ebpf.Event) {
-	if c := s.claims[e.Socket]; c != nil {
+	if c, ok := s.claims[e.Socket]; ok {
 		delete(s.claims, e.Socket)
-		c.SocketClosed()
+		c.claim.SocketClosed(c.file)
 	}
 }

@@ -1,0 +1,162 @@
+package watch
+
+import (
+	"os"
+	"testing"
+
+	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/reap"
+)
+
+// mustClaimFile claims what has a path as tracing does, and gives its identity.
+func mustClaimFile(t *testing.T, o *Owner, path string) (*Claim, reap.ID) {
+	t.Helper()
+	f, err := reap.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = f.Probe()
+	id := f.ID()
+	c, err := o.ClaimFile(f, SourceTrace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, id
+}
+
+// wantArmed fails the test unless a claim waits for nothing but its owner's end.
+func (w *watched) wantArmed(c *Claim) {
+	w.t.Helper()
+	w.onLoop(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if c.state != armed || c.later != nil || c.result != nil {
+			w.t.Errorf("state %d, later %+v, result %+v", c.state, c.later, c.result)
+		}
+	})
+}
+
+// TestReplacedElsewhere has a claim get another file while the first one, whose socket was closed, is looked for under other names.
+func TestReplacedElsewhere(t *testing.T) {
+	for name, away := range map[string]func(path string) error{
+		"moved":    func(path string) error { return os.Rename(path, path+".old") },
+		"unlinked": os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, path := newWatched(t), testutil.TempDir(t)+"/s"
+			p := startPuppet(t)
+			o := w.add(p.pid(), OwnerOptions{})
+			p.do("bind", path)
+			first, id := mustClaimFile(t, o, path)
+			if err := away(path); err != nil {
+				t.Fatal(err)
+			}
+			p.do("close")
+			p.do("bind", path)
+			w.onLoop(func() { w.elsewhere.busy = []search{{}} }) // nothing is begun
+			first.SocketClosed(id)
+			w.onLoop(func() {})
+			second, _ := mustClaimFile(t, o, path)
+			if second != first {
+				t.Fatal("it is another claim")
+			}
+			w.onLoop(func() {
+				w.elsewhere.busy = nil
+				w.nextElsewhere()
+			})
+			w.elsewhereDone()
+			w.wantArmed(second)
+			wantGone(t, path+".old")
+			p.child.Kill()
+			waitSettled(t, o)
+			wantGone(t, path)
+			w.settleLoop()
+			w.empty()
+		})
+	}
+}
+
+// elsewhereDone waits until nothing is looked for under other names.
+func (w *watched) elsewhereDone() {
+	w.t.Helper()
+	for quiet := false; !quiet; {
+		w.onLoop(func() { quiet = w.elsewhere.quiet() })
+	}
+}
+
+// TestReplacedWaiting has a claim get another file while the first one, whose socket was about to be closed, is found alive again and again.
+func TestReplacedWaiting(t *testing.T) {
+	w, path := newWatched(t), testutil.TempDir(t)+"/s"
+	p := startPuppet(t)
+	o := w.add(p.pid(), OwnerOptions{})
+	p.do("bind", path)
+	c, id := mustClaimFile(t, o, path)
+	c.SocketClosed(id)
+	w.onLoop(func() {
+		if c.later == nil {
+			t.Error("it waits for nothing")
+		}
+	})
+	p.do("rebind", path)
+	if other, _ := mustClaimFile(t, o, path); other != c {
+		t.Fatal("it is another claim")
+	}
+	w.wantArmed(c)
+	c.SocketClosed(id) // late: it is another file
+	w.wantArmed(c)
+	p.child.Kill()
+	waitSettled(t, o)
+	w.wantOutcome(path, reap.OutcomeRemoved, "")
+	w.settleLoop()
+	w.empty()
+}
+
+// TestMovedFromPlace has a file with another name than that by which it is known, in a directory that is watched on.
+func TestMovedFromPlace(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p, other := startPuppet(t), startPuppet(t)
+	o := w.add(p.pid(), OwnerOptions{Bindspaces: []string{dir}})
+	w.add(other.pid(), OwnerOptions{Bindspaces: []string{dir}})
+	p.do("bind", dir+"/a")
+	w.bound(dir+"/a", p.pid())
+	release := w.hold()
+	p.do("rename", dir+"/a", dir+"/b")
+	p.child.Kill()
+	wait(t, o.Exited())
+	release()
+	waitSettled(t, o)
+	w.settleLoop()
+	w.onLoop(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, place := range w.places {
+			for name, claims := range place.names {
+				t.Errorf("%d claims are left on %s", len(claims), name)
+			}
+		}
+	})
+	wantGone(t, dir+"/b")
+}
+
+// TestNamedMeanwhile has a path claimed by its name just as the claim that was found there is about to end with its file.
+func TestNamedMeanwhile(t *testing.T) {
+	w, dir := newWatched(t), testutil.TempDir(t)
+	p := startPuppet(t)
+	o := w.add(p.pid(), OwnerOptions{Bindspaces: []string{dir}})
+	p.do("bind", dir+"/a")
+	w.bound(dir+"/a", p.pid())
+	held, release := make(chan struct{}), make(chan struct{})
+	w.post(func() { close(held); <-release })
+	<-held
+	p.do("remove", dir+"/a")
+	w.catchUp()
+	c := mustClaim(t, o, dir+"/a")
+	close(release)
+	w.settleLoop()
+	w.wantArmed(c)
+	p.do("bind", dir+"/a")
+	w.mustIdentify(c)
+	p.child.Kill()
+	waitSettled(t, o)
+	wantGone(t, dir+"/a")
+}
