@@ -32,10 +32,13 @@ type keeper struct {
 	step  int
 
 	writing sync.Mutex // a record is written by one at a time
+	// found are the owners that the daemon has found by itself and that have not ended, by the name of their record: it is that of the
+	// process, of which there can be several, as one for each bind that was seen when it was gone. Guarded by writing.
+	found map[string][]*watch.Owner
 }
 
 func newKeeper(d *Daemon) *keeper {
-	k := &keeper{d: d, dirty: map[*watch.Owner]struct{}{}, held: map[*watch.Owner]int{}, failed: map[*watch.Owner]struct{}{}}
+	k := &keeper{d: d, dirty: map[*watch.Owner]struct{}{}, held: map[*watch.Owner]int{}, failed: map[*watch.Owner]struct{}{}, found: map[string][]*watch.Owner{}}
 	k.due = sync.NewCond(&k.mu)
 	return k
 }
@@ -211,7 +214,8 @@ func (k *keeper) write(o *watch.Owner) error {
 		return nil // who registers it keeps it, and who has ended that has deleted it
 	}
 	left := k.d.untaken.claims(name)
-	if o.Ended() && len(left) == 0 {
+	owners := k.sharing(name, o, reg == nil)
+	if len(owners) == 0 && len(left) == 0 {
 		k.d.forget(name, o)
 		return k.d.store.Delete(name)
 	}
@@ -220,7 +224,7 @@ func (k *keeper) write(o *watch.Owner) error {
 		u := reg.claimant
 		r.Claimant, r.Name, r.Bindspaces, r.Conventions = &u, reg.name, reg.bindspaces, reg.conventionTexts()
 	}
-	for _, c := range o.Claims() {
+	for _, c := range claimsOf(owners) {
 		s := c.State()
 		if !s.Open {
 			continue
@@ -246,4 +250,29 @@ func (k *keeper) write(o *watch.Owner) error {
 		return nil
 	}
 	return err
+}
+
+// sharing gives the owners whose claims are in the record of o that have not ended. The caller holds k.writing.
+func (k *keeper) sharing(name string, o *watch.Owner, found bool) []*watch.Owner {
+	var owners []*watch.Owner
+	if found {
+		owners = slices.DeleteFunc(k.found[name], func(other *watch.Owner) bool { return other == o || other.Ended() })
+	}
+	if !o.Ended() {
+		owners = append(owners, o)
+	}
+	switch {
+	case found && len(owners) > 0:
+		k.found[name] = owners
+	case found:
+		delete(k.found, name)
+	}
+	return owners
+}
+
+func claimsOf(owners []*watch.Owner) (claims []*watch.Claim) {
+	for _, o := range owners {
+		claims = append(claims, o.Claims()...)
+	}
+	return claims
 }
