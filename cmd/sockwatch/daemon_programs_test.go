@@ -22,6 +22,7 @@ type program struct {
 	workers int               // that hold the listener, too
 	files   map[string]string // DIR in them is the directory
 	args    string            // DIR/s is the sock-file
+	renames bool              // it binds another name, and renames the file
 }
 
 var programs = []program{

@@ -17,7 +17,7 @@ var initScript []byte
 // programs are what tests start besides themselves and what busybox has.
 var programs = []string{
 	"chattr", "debugfs", "mkfs.ext4", "mount", "strace", "umount",
-	"dbus-daemon", "nginx", "php-fpm8.2", "redis-server", "ssh-agent", "tmux",
+	"dbus-daemon", "haproxy", "nginx", "php-fpm8.2", "redis-server", "ssh-agent", "tmux",
 }
 
 const passwd = `root:x:0:0:root:/root:/bin/sh
