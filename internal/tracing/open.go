@@ -33,7 +33,7 @@ func openFile(root, path string) (*reap.File, error) {
 // open opens the sock-file of a bind: by its path, else by the socket that the process has, else by looking through the directory. Whatever
 // a path leads to and whoever has the pid by now, what counts is that it is the inode of the event.
 //
-// errPassedOn: the file has another name and lives, but not by that process. Then byHolder finds it.
+// errPassedOn: the file has another name and lives, but not by that process. Then openByHolder finds it.
 func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 	p, err := e.Owner.Open()
 	if errors.Is(err, pidfd.ErrExited) {

@@ -34,7 +34,7 @@ func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
 			continue
 		}
 		for _, name := range names {
-			f, err := s.openPath(e, lead{l.root, filepath.Dir(l.path) + "/" + name})
+			f, err := s.openPath(e, lead{l.root, filepath.Join(filepath.Dir(l.path), name)})
 			if err != nil {
 				continue
 			}
@@ -79,10 +79,19 @@ func sameInode(e ebpf.Event, l lead) (names []string, err error) {
 	merged := kind == unix.OVERLAYFS_SUPER_MAGIC // the number in the listing can be another than the one in stat(2)
 	n := 0
 	err = sys.ReadDir(list, func(d sys.Dirent) bool {
-		if (d.Ino == e.Inode || merged) && (d.Type == unix.DT_SOCK || d.Type == unix.DT_UNKNOWN) && !reap.IsPrivate(string(d.Name)) {
-			names = append(names, string(d.Name))
-		}
 		n++
+		name := string(d.Name)
+		if d.Type != unix.DT_SOCK && d.Type != unix.DT_UNKNOWN || reap.IsPrivate(name) {
+			return n < listMost
+		}
+		if merged {
+			if st, err := sys.Lstatat(dir, name); err == nil {
+				d.Ino = st.Ino
+			}
+		}
+		if d.Ino == e.Inode {
+			names = append(names, name)
+		}
 		return n < listMost
 	})
 	return names, err
