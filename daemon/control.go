@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/sockwatch/sockwatch/client"
@@ -67,7 +68,10 @@ func (d *control) lookup(call *varlink.Call, id string) (*registered, error) {
 		if err := d.untaken.await(id, u); err != nil {
 			return nil, err
 		}
-		return nil, &varlink.Error{Name: client.Interface + ".NoSuchOwner", Parameters: map[string]any{"id": id}}
+		r = d.get(id, u) // it may have been taken up just now
+	}
+	if r == nil {
+		return nil, noSuchOwner(id)
 	}
 	return r, nil
 }
@@ -102,18 +106,14 @@ func (d *control) serveClaim(_ context.Context, call *varlink.Call) error {
 	return nil
 }
 
-// claim claims one more path, if it can be kept.
+// claim claims one more path, if it can be kept. It waits for the other requests of who has registered the process: one that fails withdraws
+// what it has claimed, and that must not be what another was told is done.
 func (d *control) claim(r *registered, path string) error {
 	if !strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0 {
 		return invalid(path, errRelative)
 	}
-	return d.orWithdrawn(r, func() ([]*watch.Claim, error) {
-		c, err := d.claimPath(r, path)
-		if err != nil {
-			return nil, err
-		}
-		return []*watch.Claim{c}, nil
-	})
+	defer d.registering.lock(r.claimant.UID)()
+	return d.claimMore(r, nil, []string{path})
 }
 
 func (d *control) serveRelease(_ context.Context, call *varlink.Call) error {
@@ -125,23 +125,25 @@ func (d *control) serveRelease(_ context.Context, call *varlink.Call) error {
 	if err != nil {
 		return d.refuse(call, err)
 	}
-	for _, c := range r.owner.Claims() {
-		if c.Path() != q.Path {
-			continue
-		}
-		released := c.Release()
-		if err := d.keeper.keep(r.owner); err != nil {
-			return d.refuse(call, err)
-		}
-		return call.Reply(map[string]bool{"released": released})
+	released, err := d.release(r, q.Path)
+	if err != nil {
+		return d.refuse(call, err)
 	}
-	if d.untaken.release(r.id, q.Path) {
-		if err := d.keeper.keep(r.owner); err != nil {
-			return d.refuse(call, err)
-		}
-		return call.Reply(map[string]bool{"released": true})
+	return call.Reply(map[string]bool{"released": released})
+}
+
+// release withdraws a claim. What is left of the record of the daemon before comes first: until it is out of that, it may be taken up.
+func (d *control) release(r *registered, path string) (released bool, err error) {
+	released = d.untaken.release(r.id, path)
+	claims := r.owner.Claims()
+	i := slices.IndexFunc(claims, func(c *watch.Claim) bool { return c.Path() == path })
+	switch {
+	case i >= 0:
+		released = claims[i].Release()
+	case !released:
+		return false, &varlink.Error{Name: client.Interface + ".NoSuchClaim", Parameters: map[string]any{"path": path}}
 	}
-	return d.refuse(call, &varlink.Error{Name: client.Interface + ".NoSuchClaim", Parameters: map[string]any{"path": q.Path}})
+	return released, d.keeper.keep(r.owner)
 }
 
 // refuse logs why a call is refused, and gives the error for the peer.

@@ -47,7 +47,7 @@ type Daemon struct {
 
 	store     *records.Store
 	watcher   *watch.Watcher
-	root      int // descriptor of our root directory
+	root      *root // ours
 	control   *net.UnixListener
 	own       []*reap.File // of the sockets that we have made
 	receiver  *notifyd.Receiver
@@ -59,9 +59,14 @@ type Daemon struct {
 	leftovers leftovers
 	untaken   untaken
 
-	registering userLocks // held while a process is registered, of who has registered it
+	registering userLocks // held while a process is registered, or more is claimed for one, of who has registered it
 	reports     reports
 	answering   answering
+
+	roots sync.WaitGroup // root directories of those that were found, until they have ended
+
+	closing sync.Once
+	closed  error // of the end; written by closing
 
 	mu     sync.Mutex
 	owners map[string]*registered // by id
@@ -73,7 +78,7 @@ type Daemon struct {
 // Errors: *records.LockedError when another daemon has the runtime directory.
 func New(o Options) (*Daemon, error) {
 	d := &Daemon{
-		o: o, log: o.Log, started: time.Now(), root: -1,
+		o: o, log: o.Log, started: time.Now(),
 		owners: map[string]*registered{}, byUID: map[uint32]int{},
 	}
 	d.config.Store(&o.Config)
@@ -206,8 +211,13 @@ func (d *Daemon) Reload(c config.Config) {
 	d.trace.set(d, c.Trace)
 }
 
-// Close ends the daemon and keeps its records.
+// Close ends the daemon and keeps its records. A second call does nothing more.
 func (d *Daemon) Close() error {
+	d.closing.Do(func() { d.closed = d.close() })
+	return d.closed
+}
+
+func (d *Daemon) close() error {
 	d.metrics.close() // it asks the others
 	d.leftovers.close()
 	d.untaken.close()
@@ -219,6 +229,7 @@ func (d *Daemon) Close() error {
 	if d.watcher != nil {
 		_ = d.watcher.Close()
 	}
+	d.roots.Wait()
 	if d.receiver != nil {
 		_ = d.receiver.Close() // the watcher has, if it ever had it
 	}
@@ -232,11 +243,13 @@ func (d *Daemon) Close() error {
 		f.Remove(reap.RemoveOptions{})
 		_ = f.Close()
 	}
+	d.mu.Lock()
 	for _, r := range d.owners {
-		r.closeRoot()
+		r.endRoot()
 	}
-	if d.root >= 0 {
-		closeRoot(d.root)
+	d.mu.Unlock()
+	if d.root != nil {
+		d.root.end()
 	}
 	if d.store != nil {
 		return d.store.Close()

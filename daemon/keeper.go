@@ -77,8 +77,8 @@ func (k *keeper) run() {
 			return
 		}
 		for _, o := range batch {
-			if !k.isDirty(o) {
-				continue // somebody has kept it since
+			if !k.isDue(o) {
+				continue // somebody has kept it since, or is about to
 			}
 			if err := k.keep(o); err != nil {
 				k.tell(o, err)
@@ -93,27 +93,29 @@ func (k *keeper) await() (batch []*watch.Owner) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for !k.closed {
-		for o := range k.dirty {
-			if k.held[o] == 0 {
-				batch = append(batch, o)
-			}
-		}
-		if len(batch) > 0 {
-			return append(batch, k.retry()...)
+		if len(k.ready()) > 0 {
+			k.retry()
+			return k.ready()
 		}
 		k.due.Wait()
 	}
 	return nil
 }
 
-// retry gives those that failed, which are to be kept now. The caller holds k.mu.
-func (k *keeper) retry() []*watch.Owner {
-	batch := slices.Collect(maps.Keys(k.failed))
-	for _, o := range batch {
-		k.dirty[o] = struct{}{}
+// ready gives those that are to be kept now. The caller holds k.mu.
+func (k *keeper) ready() (owners []*watch.Owner) {
+	for o := range k.dirty {
+		if k.held[o] == 0 {
+			owners = append(owners, o)
+		}
 	}
+	return owners
+}
+
+// retry has those kept that failed. The caller holds k.mu.
+func (k *keeper) retry() {
+	maps.Copy(k.dirty, k.failed)
 	clear(k.failed)
-	return batch
 }
 
 // fails notes that a record could not be kept: it is tried again with the next one that is to be kept, and with back-off.
@@ -143,11 +145,11 @@ func (k *keeper) kept() {
 	}
 }
 
-func (k *keeper) isDirty(o *watch.Owner) bool {
+func (k *keeper) isDue(o *watch.Owner) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	_, is := k.dirty[o]
-	return is
+	_, dirty := k.dirty[o]
+	return dirty && k.held[o] == 0
 }
 
 // tell logs that a record could not be kept.

@@ -17,8 +17,9 @@ type registered struct {
 	name        string
 	bindspaces  []string
 	conventions []reap.Convention
-	root        int // descriptor of the process's root directory
-	ownRoot     bool
+	root        *root // the process's
+	ownRoot     bool  // and not ours
+	lostRoot    bool  // the process had ended before that was seen: it is ours, whatever it was
 }
 
 // ownerID is how clients call an owner: what one user has registered of a process is apart from what another one has.
@@ -37,10 +38,10 @@ func (r *registered) conventionTexts() []string {
 	return texts
 }
 
-func (r *registered) closeRoot() {
+// endRoot ends the root directory that is the process's own.
+func (r *registered) endRoot() {
 	if r.ownRoot {
-		closeRoot(r.root)
-		r.ownRoot = false
+		r.root.end()
 	}
 }
 
@@ -66,7 +67,7 @@ func (d *Daemon) forget(id string, o *watch.Owner) {
 	if r := d.owners[id]; r != nil && r.owner == o {
 		delete(d.owners, id)
 		d.byUID[r.claimant.UID]--
-		r.closeRoot()
+		r.endRoot()
 	}
 }
 

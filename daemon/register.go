@@ -67,7 +67,7 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		if !r.has(q) {
 			return nil, invalid(q.Process, errWatched)
 		}
-		return r, d.orWithdrawn(r, func() ([]*watch.Claim, error) { return d.claimAll(r, q.Paths, p) })
+		return r, d.claimMore(r, p, q.Paths)
 	}
 	if err := d.untaken.await(id, u); err != nil {
 		return nil, err
@@ -86,14 +86,19 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		return nil, err
 	}
 	for _, dir := range q.Bindspaces {
-		if err := d.maySearch(r, dir); err != nil {
-			r.closeRoot()
-			return nil, err
+		if err == nil {
+			err = d.maySearch(r, dir)
 		}
 	}
-	r.bindspaces = q.Bindspaces
-	if r.owner, err = d.watcher.Add(p, r.options(d)); err != nil {
-		r.closeRoot()
+	if err == nil {
+		err = d.mayClaim(r, q.Paths)
+	}
+	if err == nil {
+		r.bindspaces = q.Bindspaces
+		r.owner, err = d.watcher.Add(p, r.options(d))
+	}
+	if err != nil {
+		r.endRoot()
 		return nil, err
 	}
 	keep = true // the watcher has it
@@ -108,35 +113,44 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 	} else if errors.Is(err, pidfd.ErrExited) {
 		err = nil
 	}
+	var done claimed
 	if err == nil {
-		_, err = d.claimAll(r, q.Paths, again)
+		done, err = d.claimAll(r, again, q.Paths)
 	}
 	if err == nil {
 		err = d.keeper.keep(r.owner) // before the client is told that it is done
 	}
 	if err != nil {
-		d.keeper.writing.Lock()
-		defer d.keeper.writing.Unlock()
-		d.drop(r)
-		return nil, errors.Join(err, d.store.Delete(id))
+		return nil, errors.Join(err, d.undo(r, done.told))
 	}
 	return r, nil
 }
 
-// orWithdrawn makes claims of an owner that is registered, and keeps its record. With an error none of them is there, but for those that
-// were: what is refused is not done after all, and what does not fit into the record would be lost with the daemon.
-func (d *Daemon) orWithdrawn(r *registered, claim func() ([]*watch.Claim, error)) error {
+// claimMore claims paths for an owner that is registered, and what its process holds now where that is given, and keeps its record. With an
+// error none of these claims is there, but for those that were: what is refused is not done after all, and what does not fit into the record,
+// or has none, would be lost with the daemon. The caller holds d.registering of its claimant.
+func (d *Daemon) claimMore(r *registered, p *pidfd.Process, paths []string) error {
+	if !d.has(r) {
+		return noSuchOwner(r.id)
+	}
 	defer d.keeper.hold(r.owner)()
 	before := r.owner.Claims()
-	claims, err := claim()
+	var done claimed
+	err := d.mayClaim(r, paths)
+	if err == nil {
+		done, err = d.claimAll(r, p, paths)
+	}
 	if err == nil {
 		err = d.keeper.keep(r.owner)
+	}
+	if !d.has(r) { // it has come to its end meanwhile, and its record with it
+		err = noSuchOwner(r.id)
 	}
 	if err == nil {
 		return nil
 	}
-	for _, c := range claims {
-		if !slices.Contains(before, c) {
+	for _, c := range done.own {
+		if _, told := done.told[c]; !told && !slices.Contains(before, c) {
 			c.Release()
 		}
 	}
@@ -203,47 +217,114 @@ func (d *Daemon) maySearch(r *registered, dir string) error {
 	return nil
 }
 
-// claimAll claims what the process holds now, and paths. With an error it gives the claims that it had come to.
-func (d *Daemon) claimAll(r *registered, paths []string, p *pidfd.Process) (claims []*watch.Claim, err error) {
+// mayClaim tells whether paths can be claimed, of a process that is registered or about to be: there is room, and what is there is the
+// claimant's.
+func (d *Daemon) mayClaim(r *registered, paths []string) error {
+	if err := d.roomForClaims(r, paths); err != nil {
+		return err
+	}
+	if err := d.room(r.claimant, paths[:max(0, len(paths)-1)]...); err != nil {
+		return err
+	}
+	for _, path := range paths {
+		if len(path) >= unix.PathMax {
+			return invalid(path, unix.ENAMETOOLONG)
+		}
+		f, err := d.openAs(r.claimant, r.root, path)
+		switch {
+		case err == nil:
+			_ = f.Close()
+		case errors.Is(err, fs.ErrPermission):
+			return notPermitted(path, err.Error())
+		case errors.Is(err, reap.ErrNotSocket), errors.Is(err, fs.ErrInvalid), errors.Is(err, unix.ENAMETOOLONG):
+			return invalid(path, err)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
+}
+
+// claimed are the claims that a request has come to.
+type claimed struct {
+	own  []*watch.Claim
+	told map[*watch.Claim]watch.Source // of files of which somebody else had told before, as the process itself by a report
+}
+
+// claimAll claims what the process holds now, if that is asked for, and paths, which mayClaim has looked at. With an error it gives the claims
+// that it had come to. What can be refused is refused before the first of them, as far as that is known: a claim of what a process holds ends
+// what was claimed of it on a weaker word.
+func (d *Daemon) claimAll(r *registered, p *pidfd.Process, paths []string) (done claimed, err error) {
+	done.told = map[*watch.Claim]watch.Source{}
+	var held []*reap.File
 	if p != nil {
-		held, err := reap.Held(p, r.bindspaces...)
-		if err != nil && !errors.Is(err, pidfd.ErrExited) {
-			d.log.Info().Err(err).Str("owner", r.id).Msg("look at what a process holds")
+		if held, err = d.openHeld(r, p); err != nil {
+			return done, err
 		}
-		if !failing(err) {
-			err = nil // what may not be seen is not claimed
-		}
-		for _, f := range held {
-			if err != nil {
-				_ = f.Close()
-				continue
-			}
-			var c *watch.Claim
-			if c, err = d.claimHeld(r, f); c != nil {
-				claims = append(claims, c)
-			}
-		}
-		if err != nil {
-			return claims, err
+	}
+	all := slices.Clone(paths)
+	for _, f := range held {
+		all = append(all, f.Path())
+	}
+	if err = d.roomForClaims(r, all); err != nil {
+		closeFiles(held)
+		return done, err
+	}
+	for _, f := range held {
+		c, err := r.owner.ClaimFile(f, watch.SourceSnapshot)
+		switch {
+		case err != nil:
+			_ = f.Close()
+		case c.Source() < watch.SourceSnapshot:
+			done.told[c] = c.Source()
+		default:
+			done.own = append(done.own, c)
 		}
 	}
 	for _, path := range paths {
-		c, err := d.claimPath(r, path)
-		if err != nil {
-			return claims, err
+		if err := d.room(r.claimant); err != nil {
+			return done, err
 		}
-		claims = append(claims, c)
+		c, err := r.owner.Claim(path, watch.SourceExplicit)
+		if err != nil {
+			return done, err
+		}
+		done.own = append(done.own, c)
 	}
-	return claims, nil
+	return done, nil
 }
 
-// claimHeld claims a file that the process has open, if the claimant may reach it; else the claim is nil. An error is that there is no room, or
+// openHeld opens the sock-files that the process has open, those of them that the claimant may reach. An error is that there is no room, or
 // that the kernel fails.
-func (d *Daemon) claimHeld(r *registered, held *reap.File) (*watch.Claim, error) {
-	defer held.Close()
-	if err := d.roomForClaim(r); err != nil {
+func (d *Daemon) openHeld(r *registered, p *pidfd.Process) (files []*reap.File, err error) {
+	held, err := reap.Held(p, r.bindspaces...)
+	defer closeFiles(held)
+	if err != nil && !errors.Is(err, pidfd.ErrExited) {
+		d.log.Info().Err(err).Str("owner", r.id).Msg("look at what a process holds")
+	}
+	if failing(err) { // else it is what may not be seen, and is not claimed
 		return nil, err
 	}
+	var paths []string
+	for _, h := range held {
+		var f *reap.File
+		err := d.room(r.claimant, paths...)
+		if err == nil {
+			f, err = d.openOne(r, h)
+		}
+		if err != nil {
+			closeFiles(files)
+			return nil, err
+		}
+		if f != nil {
+			files, paths = append(files, f), append(paths, f.Path())
+		}
+	}
+	return files, nil
+}
+
+// openOne opens one of them; nil where the claimant does not come to it.
+func (d *Daemon) openOne(r *registered, held *reap.File) (*reap.File, error) {
 	path := held.Path()
 	if r.ownRoot { // as the process sees it
 		dir := "/proc/" + strconv.Itoa(r.owner.Identity().PID) + "/root"
@@ -267,40 +348,66 @@ func (d *Daemon) claimHeld(r *registered, held *reap.File) (*watch.Claim, error)
 	if held.SeenAlive() {
 		f.RememberAlive()
 	}
-	c, err := r.owner.ClaimFile(f, watch.SourceSnapshot)
+	return f, nil
+}
+
+func closeFiles(files []*reap.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// undo ends the watching of what could not be registered after all. What others had told of is claimed once more, as what the daemon has
+// found by itself.
+func (d *Daemon) undo(r *registered, told map[*watch.Claim]watch.Source) error {
+	files := map[*reap.File]watch.Source{}
+	for c, source := range told {
+		if s := c.State(); s.Open { // else it was released meanwhile, or is settled
+			if f := d.reopen(r, s); f != nil {
+				files[f] = source
+			}
+		}
+	}
+	d.keeper.writing.Lock()
+	d.drop(r)
+	err := d.store.Delete(r.id)
+	d.keeper.writing.Unlock()
+	if len(files) > 0 {
+		<-r.owner.Settled() // until then it is the one that what the process has bound is claimed for
+	}
+	for f, source := range files {
+		if _, _, err := d.watcher.ClaimFor(r.owner.Identity(), r.owner.Comm(), f, source); err != nil {
+			_ = f.Close()
+			d.log.Warn().Err(err).Str("owner", r.id).Msg("claim a sock-file once more that was claimed before a request that is refused")
+		}
+	}
+	return err
+}
+
+// reopen opens the file of a claim with the rights of the process's own user; nil when it is another one by now.
+func (d *Daemon) reopen(r *registered, s watch.ClaimState) *reap.File {
+	f, err := d.openAs(userOf(r.owner.UID()), r.root, s.Path)
 	if err != nil {
-		_ = f.Close()
-		return nil, nil
+		return nil
 	}
-	return c, nil
+	if f.ID() != s.File {
+		_ = f.Close()
+		return nil
+	}
+	if s.SeenAlive {
+		f.RememberAlive()
+	}
+	return f
 }
 
-// claimPath claims a path, whose file may be still to come; one that is there must be the claimant's.
-func (d *Daemon) claimPath(r *registered, path string) (*watch.Claim, error) {
-	if err := d.roomForClaim(r); err != nil {
-		return nil, err
-	}
-	if len(path) >= unix.PathMax {
-		return nil, invalid(path, unix.ENAMETOOLONG)
-	}
-	f, err := d.openAs(r.claimant, r.root, path)
-	switch {
-	case err == nil:
-		_ = f.Close()
-	case errors.Is(err, fs.ErrPermission):
-		return nil, notPermitted(path, err.Error())
-	case errors.Is(err, reap.ErrNotSocket), errors.Is(err, fs.ErrInvalid), errors.Is(err, unix.ENAMETOOLONG):
-		return nil, invalid(path, err)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-	return r.owner.Claim(path, watch.SourceExplicit)
-}
-
-// unwatch ends the watching of what was registered, if its record can be deleted.
+// unwatch ends the watching of what was registered, if its record can be deleted. It waits for no filesystem, as one that holds up another
+// request of the same user may never answer.
 func (d *Daemon) unwatch(r *registered) error {
 	d.keeper.writing.Lock() // a record that is being written is there before it is removed
 	defer d.keeper.writing.Unlock()
+	if !d.has(r) { // the record may be that of who was registered since
+		return noSuchOwner(r.id)
+	}
 	if err := d.store.Delete(r.id); err != nil {
 		return err
 	}
@@ -313,6 +420,10 @@ func (d *Daemon) drop(r *registered) {
 	d.untaken.drop(r.id)
 	_ = r.owner.Release()
 	d.forget(r.id, r.owner)
+}
+
+func noSuchOwner(id string) *varlink.Error {
+	return &varlink.Error{Name: client.Interface + ".NoSuchOwner", Parameters: map[string]any{"id": id}}
 }
 
 func limitReached(what string, limit int) *varlink.Error {

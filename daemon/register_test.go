@@ -68,7 +68,7 @@ func TestClaimsAreCounted(t *testing.T) {
 	must(t, err)
 	o.do("bind", p.path("open/b"))
 	for what, err := range map[string]error{
-		"found": errOf2(d.register(u, client.WatchRequest{Process: o.pid()})), "named": errOf2(d.claimPath(r, p.path("open/c"))),
+		"found": errOf2(d.register(u, client.WatchRequest{Process: o.pid()})), "named": (&control{Daemon: d}).claim(r, p.path("open/c")),
 	} {
 		if err == nil || namedError(err).Name != client.Interface+".LimitReached" {
 			t.Errorf("%s: %v", what, err)

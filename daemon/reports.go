@@ -50,15 +50,15 @@ func (d *Daemon) openReported(s watch.Sender, root, path string) (*reap.File, er
 	}
 	u.Groups = groupsOf(s)
 	return d.answering.open(u.UID, func() (*reap.File, error) {
-		fd := d.root
+		below := d.root
 		if root != "/" {
 			var err error
-			if fd, err = openRoot(root); err != nil {
+			if below, err = openRoot(root); err != nil {
 				return nil, err
 			}
-			defer closeRoot(fd)
+			defer below.end()
 		}
-		return d.openAs(u, fd, path)
+		return d.openAs(u, below, path)
 	})
 }
 

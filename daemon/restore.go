@@ -102,7 +102,9 @@ func (d *Daemon) takeUp(rest *remainder) error {
 // takeUpOwner has the process of a record watched.
 func (d *Daemon) takeUpOwner(rest *remainder) error {
 	rec := rest.Record
-	r := &registered{id: rest.ID, claimant: claimantOf(rec), name: rec.Name, bindspaces: rec.Bindspaces, root: d.root}
+	r := &registered{
+		id: rest.ID, claimant: claimantOf(rec), name: rec.Name, bindspaces: rec.Bindspaces, root: d.root, lostRoot: true,
+	}
 	for _, text := range rec.Conventions {
 		c, err := reap.ParseConvention(text)
 		if err != nil {
@@ -131,23 +133,30 @@ func (d *Daemon) takeUpOwner(rest *remainder) error {
 			return err
 		}
 	} else {
-		if r.root, r.ownRoot, err = d.rootOf(p); errors.Is(err, pidfd.ErrExited) {
-			r.root, err = d.root, nil
-		}
+		own, is, err := d.rootOf(p)
 		if err == nil {
+			r.root, r.ownRoot, r.lostRoot = own, is, false
+		}
+		if err == nil || errors.Is(err, pidfd.ErrExited) {
 			r.owner, err = d.watcher.Add(p, options)
 		}
 		if err != nil {
-			r.closeRoot()
+			r.endRoot()
 			_ = p.Close()
 			return err
 		}
 	}
-	if rec.Claimant != nil {
+	switch {
+	case rec.Claimant != nil:
 		d.mu.Lock()
 		d.owners[rest.ID] = r
 		d.byUID[r.claimant.UID]++
 		d.mu.Unlock()
+	case r.ownRoot: // nobody forgets what was found
+		d.roots.Go(func() {
+			<-r.owner.Settled()
+			r.endRoot()
+		})
 	}
 	d.untaken.watched(rest, r)
 	return nil
@@ -178,8 +187,6 @@ func (d *Daemon) foundMeanwhile(rest *remainder) *watch.Owner {
 	return nil
 }
 
-var errOtherWay = errors.New("it was below a root directory that went with its process")
-
 // restoreClaim takes up a claim: the file, whatever its name is by now; and the name, for what the owner binds there next or, with
 // the daemon away, has bound. uid is the owner's.
 func (r *registered) restoreClaim(d *Daemon, c records.Claim, uid uint32, dead bool) error {
@@ -187,7 +194,7 @@ func (r *registered) restoreClaim(d *Daemon, c records.Claim, uid uint32, dead b
 	if err := source.UnmarshalText([]byte(c.Source)); err != nil {
 		return err
 	}
-	if dead && c.Root != "" && !r.ownRoot {
+	if c.Root != "" && r.lostRoot {
 		return errOtherWay
 	}
 	var f *reap.File
@@ -273,7 +280,7 @@ func (r *registered) recallName(d *Daemon, c records.Claim, uid uint32) (f *reap
 	if err := id.UnmarshalText([]byte(c.File)); err != nil {
 		return nil, name, err
 	}
-	f, err = reap.RecallAs(d.as(r.claimant), r.root, c.Path, id)
+	f, err = r.root.recall(d.as(r.claimant), c.Path, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, name, nil
 	}
@@ -334,8 +341,13 @@ func (l *leftovers) start() {
 
 // settle goes through the directories once. It tells whether there is something that is too young.
 func (l *leftovers) settle() (young bool) {
+	fd, err := l.d.root.use()
+	if err != nil {
+		return false
+	}
+	defer l.d.root.done()
 	for p, u := range l.places {
-		results, more, err := reap.Settle(l.d.as(u), l.d.root, p.dir)
+		results, more, err := reap.Settle(l.d.as(u), fd, p.dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 			l.d.log.Warn().Err(err).Msg("what a daemon that was killed has left under private names")
 		}

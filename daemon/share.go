@@ -24,8 +24,9 @@ const claimsOfUser = 32 << 10
 // busy is how many owners with as many claims each a user may have who is not looked at more closely.
 const busy = 16
 
-// room tells whether one more process or claim can be watched for a user. The error is a *varlink.Error, or one of the kernel's.
-func (d *Daemon) room(u asuser.User) error {
+// room tells whether one more process or claim can be watched for a user, beside claims of paths that are about to be made. The error is a
+// *varlink.Error, or one of the kernel's.
+func (d *Daemon) room(u asuser.User, beside ...string) error {
 	if u.UID == uint32(os.Geteuid()) || u.UID == 0 {
 		return nil
 	}
@@ -36,7 +37,7 @@ func (d *Daemon) room(u asuser.User) error {
 		return nil
 	case taken >= limit-limit/shares:
 		return limitReached("descriptors of the daemon", int(limit))
-	case uint64(d.cost(u)) >= limit/shares:
+	case uint64(d.cost(u, beside...)) >= limit/shares:
 		return limitReached("descriptors of the daemon for a user", int(limit/shares))
 	}
 	return nil
@@ -47,7 +48,12 @@ func (d *Daemon) descriptors() (taken, limit uint64, err error) {
 	if limit, _, err = sys.MaxDescriptors(); err != nil {
 		return 0, 0, err
 	}
-	next, err := sys.Duplicate(d.root) // the lowest number that is free, dup(2): about as many are taken
+	fd, err := d.root.use()
+	if err != nil {
+		return 0, limit, err
+	}
+	defer d.root.done()
+	next, err := sys.Duplicate(fd) // the lowest number that is free, dup(2): about as many are taken
 	if err != nil {
 		return 0, limit, err
 	}
@@ -55,10 +61,13 @@ func (d *Daemon) descriptors() (taken, limit uint64, err error) {
 	return uint64(next), limit, nil
 }
 
-// cost is about how many descriptors a user's processes and claims take.
-func (d *Daemon) cost(u asuser.User) int {
+// cost is about how many descriptors a user's processes and claims take, with those of more paths.
+func (d *Daemon) cost(u asuser.User, more ...string) int {
 	n := 0
 	dirs := map[string]struct{}{}
+	for _, path := range more {
+		dirs[parent(path)] = struct{}{}
+	}
 	for _, o := range d.watcher.Owners() {
 		_, r := d.find(o)
 		if r == nil && o.UID() != u.UID || r != nil && r.claimant.UID != u.UID {
@@ -78,26 +87,40 @@ func (d *Daemon) cost(u asuser.User) int {
 	return n + 2*len(dirs) // one to watch it, and one to remove from it
 }
 
-// roomForClaim is room for one more claim of what a user has registered.
-func (d *Daemon) roomForClaim(r *registered) error {
+// roomForClaims is room for claims of what a user has registered, or is about to: of those that are not there yet. What each costs of
+// descriptors is room's to tell.
+func (d *Daemon) roomForClaims(r *registered, paths []string) error {
 	u := r.claimant
 	if u.UID == 0 {
 		return nil
 	}
-	n := len(r.owner.Claims())
-	if n >= mostClaims {
-		return limitReached("claims of a process", mostClaims)
+	more := map[string]struct{}{}
+	for _, path := range paths {
+		more[path] = struct{}{}
 	}
-	if n >= busy && d.claimsOf(u) >= claimsOfUser {
+	n := 0
+	if r.owner != nil {
+		claims := r.owner.Claims()
+		n = len(claims)
+		for _, c := range claims {
+			delete(more, c.Path())
+		}
+	}
+	switch n += len(more); {
+	case len(more) == 0:
+		return nil
+	case n > mostClaims:
+		return limitReached("claims of a process", mostClaims)
+	case n > busy && d.claimsOf(u)+len(more) > claimsOfUser:
 		return limitReached("claims of a user", claimsOfUser)
 	}
-	return d.room(u)
+	return nil
 }
 
 // claimsOf is how many claims a user's registered processes have; fewer than there can be, where those are few anyway.
 func (d *Daemon) claimsOf(u asuser.User) int {
 	d.mu.Lock()
-	if d.byUID[u.UID]*mostClaims <= claimsOfUser {
+	if d.byUID[u.UID]*mostClaims < claimsOfUser {
 		d.mu.Unlock()
 		return 0
 	}

@@ -82,7 +82,7 @@ func (s *spaces) open(path string) (*reap.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reap.OpenAs(s.d.as(u), s.d.root, path)
+	return s.d.root.open(s.d.as(u), path)
 }
 
 // dirUser is the user whose directory it is, below a root directory: of all on the way to it the first one that is not root, who could

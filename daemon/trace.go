@@ -14,13 +14,14 @@ type trace struct {
 	mu     sync.Mutex
 	wanted config.Trace
 	source *tracing.Source // nil is off, or refused
+	closed bool
 }
 
 // set has binds seen as the configuration says. Where the kernel refuses, the daemon goes on without.
 func (t *trace) set(d *Daemon, wanted config.Trace) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if wanted == t.wanted {
+	if t.closed || wanted == t.wanted {
 		return
 	}
 	t.wanted = wanted
@@ -64,6 +65,7 @@ func (t *trace) state() (hooks string, lost uint64) {
 func (t *trace) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	if t.source != nil {
 		_ = t.source.Close()
 		t.source = nil
@@ -72,17 +74,17 @@ func (t *trace) close() {
 
 // openTraced opens what was bound with the rights of the directory's owner.
 func (d *Daemon) openTraced(root, path string) (*reap.File, error) {
-	fd := d.root
+	below := d.root
 	if root != "" {
 		var err error
-		if fd, err = openRoot(root); err != nil {
+		if below, err = openRoot(root); err != nil {
 			return nil, err
 		}
-		defer closeRoot(fd)
+		defer below.end()
 	}
 	u, err := dirUser(root, parent(path))
 	if err != nil {
 		return nil, err
 	}
-	return reap.OpenAs(d.as(u), fd, path)
+	return below.open(d.as(u), path)
 }

@@ -9,13 +9,10 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sockwatch/sockwatch/client"
 	"github.com/sockwatch/sockwatch/internal/asuser"
 	"github.com/sockwatch/sockwatch/internal/config"
 	"github.com/sockwatch/sockwatch/internal/proc"
-	"github.com/sockwatch/sockwatch/internal/sys"
 	"github.com/sockwatch/sockwatch/internal/varlink"
 	"github.com/sockwatch/sockwatch/pidfd"
 	"github.com/sockwatch/sockwatch/reap"
@@ -83,11 +80,11 @@ func (d *Daemon) as(u asuser.User) func(f func()) error {
 }
 
 // openAs opens a sock-file with a user's rights, below a root directory, for it to be removed with these.
-func (d *Daemon) openAs(u asuser.User, root int, path string) (*reap.File, error) {
+func (d *Daemon) openAs(u asuser.User, r *root, path string) (*reap.File, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: errRelative}
 	}
-	f, err := reap.OpenAs(d.as(u), root, path)
+	f, err := r.open(d.as(u), path)
 	if err != nil {
 		return nil, err
 	}
@@ -125,41 +122,6 @@ func userOf(uid uint32) asuser.User {
 		u.GID = uint32(gid)
 	}
 	return u
-}
-
-// openRoot opens a root directory.
-func openRoot(path string) (int, error) {
-	fd, err := sys.OpenDir(unix.AT_FDCWD, path)
-	if err != nil {
-		return -1, fmt.Errorf("open root directory %s: %w", path, err)
-	}
-	return fd, nil
-}
-
-func closeRoot(fd int) { _ = sys.Close(fd) }
-
-// rootOf opens a process's root directory, or gives ours where it is the same, in the same mounts.
-func (d *Daemon) rootOf(p *pidfd.Process) (fd int, own bool, err error) {
-	same, err := proc.FS("").SameRoot(p.PID())
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return -1, false, pidfd.ErrExited
-	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
-		same = true // it hides itself from its own user, as ssh-agent does; who cannot do otherwise shares our root directory
-	case err != nil:
-		return -1, false, err
-	}
-	if same {
-		return d.root, false, nil
-	}
-	if fd, err = openRoot("/proc/" + strconv.Itoa(p.PID()) + "/root"); err != nil {
-		return -1, false, err
-	}
-	if exited, err := p.Exited(); err != nil || exited { // the number may have been another process's
-		closeRoot(fd)
-		return -1, false, pidfd.ErrExited
-	}
-	return fd, true, nil
 }
 
 // cgroupOf is a process's cgroup, if a rule asks for one.

@@ -154,11 +154,15 @@ func (t *untaken) takeUpOne(id string) error {
 func (t *untaken) lock(id string) (unlock func(), there bool) {
 	t.mu.Lock()
 	rest := t.rests[id]
+	var rec records.Record
+	if rest != nil {
+		rec = rest.Record
+	}
 	t.mu.Unlock()
 	if rest == nil {
 		return func() {}, false
 	}
-	return t.d.registering.lock(claimantOf(rest.Record).UID), true
+	return t.d.registering.lock(claimantOf(rec).UID), true
 }
 
 // took notes that the first of the claims that were left is taken up.
