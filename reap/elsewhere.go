@@ -18,7 +18,7 @@ func (f *File) Directory() Directory { return Directory{f.dir.id} }
 // Unfinished is a removal with NameOnly whose Result says Elsewhere.
 type Unfinished struct {
 	File *File
-	// Options gives the options for each other name that is found: a base name in the File's directory.
+	// Options gives the options for each other name that the File has: a base name in its directory.
 	Options func(name string) RemoveOptions
 	Result  Result
 }

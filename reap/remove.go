@@ -54,7 +54,9 @@ func (f *File) remove(o RemoveOptions) Result {
 	}
 	defer pr.close()
 
-	first, links := f.removeName(pr, f.name(), o)
+	options := func(string) RemoveOptions { return o }
+	first, links := f.removeName(pr, f.name(), options)
+	first.DryRun = o.DryRun
 	if first.Outcome != OutcomeGone && first.Outcome != OutcomeReplaced && (first.Outcome != OutcomeRemoved || links <= 1) {
 		return first
 	}
@@ -64,7 +66,7 @@ func (f *File) remove(o RemoveOptions) Result {
 		return first
 	}
 	others, err := f.otherNames()
-	return f.removeOthers(pr, others, err, first, func(string) RemoveOptions { return o })
+	return f.removeOthers(pr, others, err, first, options)
 }
 
 // removeOthers removes the inode under the other names that were found, or err was what came of looking for them.
@@ -74,24 +76,28 @@ func (f *File) removeOthers(pr prober, others []string, err error, first Result,
 	case first.Outcome == OutcomeRemoved, errors.Is(err, unix.EACCES):
 		first.Err = err // as far as one can see
 	default:
-		return refusal("look for other names", err)
+		r := refusal("look for other names", err)
+		r.DryRun = first.DryRun
+		return r
 	}
+	dryRun := first.DryRun
 	for _, name := range others {
-		o := options(name)
-		r, _ := f.removeName(pr, name, o)
+		r, _ := f.removeName(pr, name, func(name string) RemoveOptions {
+			o := options(name)
+			dryRun = o.DryRun
+			return o
+		})
 		if r.Outcome != OutcomeGone && r.Outcome != OutcomeReplaced {
-			r.DryRun = o.DryRun
+			r.DryRun = dryRun
 			first = r
 		}
 	}
 	return first
 }
 
-// removeName runs the protocol on one name of the directory and tells how many links the inode had.
-func (f *File) removeName(pr prober, name string, o RemoveOptions) (r Result, links uint64) {
-	if o.As == nil {
-		o.As = f.as
-	}
+// removeName runs the protocol on one name of the directory and tells how many links the inode had. The options are asked for when the name is
+// known to be the inode's.
+func (f *File) removeName(pr prober, name string, options func(name string) RemoveOptions) (r Result, links uint64) {
 	p, err := pinName(f.dir, name)
 	if err != nil {
 		return refusal("pin", err), 0
@@ -104,6 +110,10 @@ func (f *File) removeName(pr prober, name string, o RemoveOptions) (r Result, li
 		return refusal("identify", err), 0
 	} else if !same {
 		return Result{Outcome: OutcomeReplaced}, 0
+	}
+	o := options(name)
+	if o.As == nil {
+		o.As = f.as
 	}
 	r, dead := p.condemnBy(pr, f.alive.Load(), o)
 	if dead {

@@ -43,30 +43,28 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 	options := func(name string) reap.RemoveOptions {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if moved && c.file == f {
+		if moved && c.file == f && c.state == armed { // else it was removed under another of its names
 			c.moved(name)
+			return c.options(c.action)
 		}
-		return w.options(c)
+		return c.options(w.decideAt(c, beside(c.at, name)))
 	}
 	w.lookElsewhere(c, reap.Unfinished{File: f, Options: options, Result: r}, func(r reap.Result) {
 		w.mu.Lock()
 		c.later.elsewhere = false
-		same, ignored := c.file == f, c.action == ActionIgnore // else it has got another file meanwhile
+		same, ignored := c.file == f, c.action == ActionIgnore && c.state == armed
 		if c.state == committed && (r.Outcome != reap.OutcomeRemoved || !same) {
 			c.state = armed
 		}
 		r.Path = c.path
-		due := c.state == armed && c.owner.phase > watching
 		w.mu.Unlock()
 		switch {
 		case same && ignored:
 			c.ignore()
 		case same:
 			then(r)
-		case due:
-			w.settle(c.owner, []*Claim{c}, c.owner.itsEnd().at)
 		default:
-			c.renew()
+			w.replaced(c)
 		}
 		w.mu.Lock()
 		w.settledIfDone(c.owner)

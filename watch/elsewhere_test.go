@@ -2,6 +2,7 @@ package watch
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -166,20 +167,22 @@ func TestElsewhereInTurn(t *testing.T) {
 	}
 }
 
+// byExtension is a Policy.
+func byExtension(c Candidate) Action {
+	switch filepath.Ext(c.Path) {
+	case ".reap":
+		return ActionReap
+	case ".ignore":
+		return ActionIgnore
+	default:
+		return ActionReport
+	}
+}
+
 // TestElsewherePolicy: what is to become of a file is decided by the name that it has in the end, and told of it by that unless somebody has
 // named another one.
 func TestElsewherePolicy(t *testing.T) {
-	decide := func(c Candidate) Action {
-		switch filepath.Ext(c.Path) {
-		case ".reap":
-			return ActionReap
-		case ".ignore":
-			return ActionIgnore
-		default:
-			return ActionReport
-		}
-	}
-	w, dir := newWatched(t, Options{Policy: Policy{Decide: decide}}), testutil.TempDir(t)
+	w, dir := newWatched(t, Options{Policy: Policy{Decide: byExtension}}), testutil.TempDir(t)
 	for _, c := range []struct {
 		from, to string
 		dryRun   bool
@@ -231,4 +234,61 @@ func TestElsewherePolicy(t *testing.T) {
 	}
 	w.settleLoop()
 	w.empty()
+}
+
+// TestElsewherePolicies has a file with two other names, of which one is to be removed, whichever is listed first.
+func TestElsewherePolicies(t *testing.T) {
+	for i := range 16 {
+		w, dir := newWatched(t, Options{Policy: Policy{Decide: byExtension}}), testutil.TempDir(t)
+		from, removed, kept := dir+"/a.tmp", fmt.Sprint(dir, "/x", i, ".reap"), fmt.Sprint(dir, "/y", i, []string{".ignore", ".tmp"}[i%2])
+		p := startPuppet(t)
+		p.do("bind", from)
+		o := w.add(p.pid(), OwnerOptions{})
+		mustClaimFile(t, o, from)
+		if err := errors.Join(os.Link(from, removed), os.Rename(from, kept)); err != nil {
+			t.Fatal(err)
+		}
+		p.child.Kill()
+		waitSettled(t, o)
+		wantGone(t, removed)
+		wantKept(t, kept)
+		if e := w.wantOutcome(removed, reap.OutcomeRemoved, ""); e.Result.DryRun {
+			t.Errorf("%+v", e.Result)
+		}
+		w.settleLoop()
+		w.empty()
+	}
+}
+
+// TestElsewhereReused has another file of the same directory with the inode number of one that is gone.
+func TestElsewhereReused(t *testing.T) {
+	dir := testutil.Dir(t, testutil.Ext4)
+	for i := range 64 {
+		w := newWatched(t, Options{Policy: Policy{Decide: byExtension}})
+		path, other := dir+"/a.reap", dir+"/b.ignore"
+		p, server := startPuppet(t), startPuppet(t)
+		p.do("bind", path)
+		o := w.add(p.pid(), OwnerOptions{})
+		_, id := mustClaimFile(t, o, path)
+		p.do("close")
+		p.do("remove", path)
+		server.do("bind", other)
+		f, err := reap.Open(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reused := f.ID().Inode() == id.Inode()
+		_ = f.Close()
+		p.child.Kill()
+		waitSettled(t, o)
+		w.wantOutcome(path, reap.OutcomeGone, "")
+		wantKept(t, other)
+		server.do("remove", other)
+		if reused {
+			return
+		}
+		if i == 63 {
+			t.Error("the number was not given out again")
+		}
+	}
 }

@@ -284,10 +284,7 @@ func (w *Watcher) attempt(c *Claim) reap.Result {
 	if action == ActionIgnore {
 		return c.ignore()
 	}
-	w.mu.Lock()
-	options := w.options(c)
-	w.mu.Unlock()
-	r := file.Remove(options)
+	r := file.Remove(c.options(action))
 	if r.Outcome != reap.OutcomeRemoved {
 		w.mu.Lock()
 		if c.state == committed { // begun, and the file is kept: it can be released again
@@ -298,9 +295,10 @@ func (w *Watcher) attempt(c *Claim) reap.Result {
 	return r
 }
 
-// options are those of a removal of the claim's file: by its own name, for removeElsewhere does the rest. The caller holds w.mu.
-func (w *Watcher) options(c *Claim) reap.RemoveOptions {
-	return reap.RemoveOptions{DryRun: w.dryRun || c.action != ActionReap, NameOnly: true, Commit: c.commit}
+// options are those of a removal of the claim's file where the Policy has said what is to become of it: by one name, for removeElsewhere does
+// the rest.
+func (c *Claim) options(a Action) reap.RemoveOptions {
+	return reap.RemoveOptions{DryRun: c.owner.w.dryRun || a != ActionReap, NameOnly: true, Commit: c.commit}
 }
 
 // ignore gives up a claim of which nothing is to become. The loop calls it.
@@ -363,7 +361,7 @@ func (c *Claim) tell(r reap.Result) {
 	if c.state == withdrawn {
 		return
 	}
-	r.DryRun = w.dryRun || c.action == ActionReport
+	r.DryRun = w.dryRun || c.action == ActionReport && c.state != committed
 	if r.At.IsZero() {
 		r.At = now()
 	}

@@ -52,13 +52,22 @@ func (w *Watcher) searchNext() {
 	claims := hs.waiting
 	hs.waiting = nil
 	var files []*reap.File
+	var replaced []*Claim
 	w.mu.Lock()
-	claims = slices.DeleteFunc(claims, func(c *Claim) bool { return c.state != armed })
+	claims = slices.DeleteFunc(claims, func(c *Claim) bool {
+		if c.state == armed && c.file == nil {
+			replaced = append(replaced, c)
+		}
+		return c.state != armed || c.file == nil
+	})
 	for _, c := range claims {
 		files = append(files, c.file)
 		c.later.searched = true
 	}
 	w.mu.Unlock()
+	for _, c := range replaced {
+		w.replaced(c)
+	}
 	if len(claims) == 0 {
 		return
 	}
@@ -151,15 +160,17 @@ func (w *Watcher) handOn(c *Claim, f *reap.File, found *candidates, i int) {
 	c.later.searched = false
 	w.mu.Lock()
 	if c.state != armed { // released, or settled by another exit, during the search
-		c.discard()
-		w.settledIfDone(c.owner)
+		if !c.later.elsewhere { // else that discards it
+			c.discard()
+			w.settledIfDone(c.owner)
+		}
 		w.mu.Unlock()
 		return
 	}
 	replaced, path := c.file != f, c.path
 	w.mu.Unlock()
 	if replaced {
-		c.renew()
+		w.replaced(c)
 		return
 	}
 

@@ -44,18 +44,23 @@ type Policy struct {
 
 // decide asks the Policy about a claim. The caller holds w.mu.
 func (w *Watcher) decide(c *Claim) {
+	path := c.at
+	if c.file == nil {
+		path = filepath.Clean(c.path)
+	}
+	c.action = w.decideAt(c, path)
+}
+
+// decideAt is what the Policy says of a claim whose file is at path. The caller holds w.mu.
+func (w *Watcher) decideAt(c *Claim, path string) Action {
 	if w.policy.Decide == nil {
-		return
+		return ActionReap
 	}
 	uid := c.owner.uid
 	if c.file != nil && c.owner.process == nil {
 		uid = c.file.UID()
 	}
-	path := c.at
-	if c.file == nil {
-		path = filepath.Clean(c.path)
-	}
-	c.action = w.policy.Decide(Candidate{
+	return w.policy.Decide(Candidate{
 		Path: path, UID: uid, PID: c.owner.id.PID, Comm: c.owner.comm, Cgroup: c.owner.cgroup, Source: c.source, Traced: c.traced,
 	})
 }
@@ -63,9 +68,7 @@ func (w *Watcher) decide(c *Claim) {
 // moved notes that the claim's file has another name in its directory, and not its own any more: that is where the file is, for the Policy
 // and, unless somebody has named another path, for who is told of it. The caller holds w.mu.
 func (c *Claim) moved(name string) {
-	if c.at != "" {
-		c.at = beside(c.at, name)
-	}
+	c.at = beside(c.at, name)
 	if path := beside(c.path, name); !c.named && c.owner.byPath(path) == nil {
 		c.unwatch() // its name is gone from there
 		c.unindexPath()
@@ -75,8 +78,13 @@ func (c *Claim) moved(name string) {
 	c.owner.w.decide(c)
 }
 
-// beside is the path of another name in the directory of a file.
-func beside(path, name string) string { return strings.TrimSuffix(path, base(path)) + name }
+// beside is the path of another name in the directory of a file, "" where that is not known.
+func beside(path, name string) string {
+	if path == "" {
+		return ""
+	}
+	return strings.TrimSuffix(path, base(path)) + name
+}
 
 // where is what the Policy is to know of a file: where it is. The caller does not hold w.mu.
 func (w *Watcher) where(f *reap.File) string {

@@ -160,3 +160,59 @@ func TestNamedMeanwhile(t *testing.T) {
 	waitSettled(t, o)
 	wantGone(t, dir+"/a")
 }
+
+// dying has an owner whose claim lives with another process, and that has ended; but what it did last is not known yet.
+func (w *watched) dying(path string) (o *Owner, c *Claim, release func()) {
+	w.t.Helper()
+	p := startPuppet(w.t)
+	o = w.add(p.pid(), OwnerOptions{})
+	c = mustClaim(w.t, o, path)
+	server := startPuppet(w.t)
+	server.do("bind", path)
+	w.mustIdentify(c)
+	release = w.hold()
+	w.mu.Lock()
+	o.unmatched = append(o.unmatched, path+".unknown")
+	w.mu.Unlock()
+	p.child.Kill()
+	wait(w.t, o.Exited())
+	return o, c, release
+}
+
+// TestLeftWhileSearched has the claim of a dying owner left to another process while its holders are looked for.
+func TestLeftWhileSearched(t *testing.T) {
+	w := newWatched(t)
+	o, c, release := w.dying(testutil.TempDir(t) + "/s")
+	var f *reap.File
+	w.onLoop(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		f = c.file
+		w.retries.remove(c)
+		c.later.searched = true
+		c.giveWay()
+	})
+	w.onLoop(func() { w.handOn(c, f, &candidates{holders: make([][]reap.Holder, 1)}, 0) })
+	release()
+	waitSettled(t, o)
+}
+
+// TestLeftBeforeSearch has it left to another process while the search for its holders waits for another one.
+func TestLeftBeforeSearch(t *testing.T) {
+	w := newWatched(t)
+	o, c, release := w.dying(testutil.TempDir(t) + "/s")
+	w.onLoop(func() {
+		w.mu.Lock()
+		w.retries.remove(c)
+		w.mu.Unlock()
+		w.holders.searching = []*Claim{c} // any
+		w.search(c)
+		w.mu.Lock()
+		c.giveWay()
+		w.mu.Unlock()
+		w.holders.searching = nil
+		w.searchNext()
+	})
+	release()
+	waitSettled(t, o)
+}

@@ -32,12 +32,23 @@ func (c *Claim) wait() *later {
 	return c.later
 }
 
-// renew is for a claim whose owner lives and which has another file than the one with which it waits: it waits for nothing. The loop calls it.
+// replaced is for a claim that has another file, or none, than that with which it waited. The loop calls it.
+func (w *Watcher) replaced(c *Claim) {
+	c.renew()
+	w.mu.Lock()
+	due := c.state == armed && c.owner.phase > ending
+	w.mu.Unlock()
+	if due {
+		w.settle(c.owner, []*Claim{c}, c.owner.itsEnd().at)
+	}
+}
+
+// renew has a claim wait for nothing but its owner's end, of which not everything is known yet. The loop calls it.
 func (c *Claim) renew() {
 	w := c.owner.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c.later == nil || c.owner.phase != watching {
+	if c.later == nil || c.owner.phase > ending {
 		return
 	}
 	w.retries.remove(c)
