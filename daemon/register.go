@@ -67,7 +67,10 @@ func (d *Daemon) register(u asuser.User, q client.WatchRequest) (*registered, er
 		if !r.has(q) {
 			return nil, invalid(q.Process, errWatched)
 		}
-		return r, d.claimMore(r, p, q.Paths)
+		if err := d.claimMore(r, p, q.Paths); err == nil || d.has(r) {
+			return r, err
+		}
+		// Its watching has ended meanwhile: it is registered anew, if it lives.
 	}
 	if err := d.untaken.await(id, u); err != nil {
 		return nil, err

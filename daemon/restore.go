@@ -96,6 +96,12 @@ func (d *Daemon) takeUp(rest *remainder) error {
 		d.untaken.took(rest)
 		d.keeper.changed(rest.r.owner) // its record may have the claim twice
 	}
+	if rest.Claimant == nil && rest.r.ownRoot { // nobody forgets what was found
+		d.roots.Go(func() {
+			<-rest.r.owner.Settled()
+			rest.r.endRoot()
+		})
+	}
 	return nil
 }
 
@@ -146,17 +152,11 @@ func (d *Daemon) takeUpOwner(rest *remainder) error {
 			return err
 		}
 	}
-	switch {
-	case rec.Claimant != nil:
+	if rec.Claimant != nil {
 		d.mu.Lock()
 		d.owners[rest.ID] = r
 		d.byUID[r.claimant.UID]++
 		d.mu.Unlock()
-	case r.ownRoot: // nobody forgets what was found
-		d.roots.Go(func() {
-			<-r.owner.Settled()
-			r.endRoot()
-		})
 	}
 	d.untaken.watched(rest, r)
 	return nil

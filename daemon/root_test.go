@@ -15,6 +15,7 @@ import (
 	"github.com/sockwatch/sockwatch/internal/config"
 	"github.com/sockwatch/sockwatch/internal/records"
 	"github.com/sockwatch/sockwatch/internal/testutil"
+	"github.com/sockwatch/sockwatch/reap"
 )
 
 // TestRoot: the descriptor is there until it has ended and nobody uses it any more, and for nobody who comes later.
@@ -121,4 +122,29 @@ func TestRootIsLost(t *testing.T) {
 	p.noRecords()
 	kept(t, path)
 	o.kill()
+}
+
+// TestRootOfTheFound: what was found in another root directory is taken up there, also when its process ends in between.
+func TestRootOfTheFound(t *testing.T) {
+	testutil.Require(t, testutil.Root)
+	p := newPlace(t)
+	d := p.serve(config.Default())
+	c, o := p.dial(), startPuppet(t)
+	own := p.path("own")
+	must(t, os.Mkdir(own, 0o755))
+	o.do("chroot", own)
+	o.do("bind", "/s")
+	path := filepath.Join(own, "s")
+	f, err := reap.Open(path)
+	must(t, err)
+	defer f.Close()
+	rest := &remainder{Entry: records.Entry{ID: foundID(o.identity()), Record: records.Record{
+		Process: o.identity(), Claims: []records.Claim{{Path: "/s", Source: "notify", File: f.ID().String(), Alive: true}},
+	}}}
+	must(t, d.takeUpOwner(rest))
+	o.kill()
+	<-rest.r.owner.Settled()
+	must(t, d.takeUp(rest))
+	c.gone(path)
+	p.noRecords()
 }
