@@ -33,7 +33,7 @@ func openFile(root, path string) (*reap.File, error) {
 // open opens the sock-file of a bind: by its path, else by the socket that the process has, else by looking through the directory. Whatever
 // a path leads to and whoever has the pid by now, what counts is that it is the inode of the event.
 //
-// errPassedOn: the file has another name and lives, but not by that process. Then openByHolder finds it.
+// errPassedOn: the file has another name and lives, but not by that process. Then claimPassedOn finds it.
 func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 	p, err := e.Owner.Open()
 	if errors.Is(err, pidfd.ErrExited) {
@@ -50,9 +50,13 @@ func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 	if exited, _ := p.Exited(); exited { // it may have been a zombie, which has no root any more, from the beginning
 		return s.openOfGone(e)
 	}
-	held, heldErr := s.openHeld(e, p) // renamed since, or not to be reached by its path
-	if held != nil {
-		return held, nil
+	held, heldErr := reap.Held(p) // renamed since, or not to be reached by its path
+	f, againErr := s.openOf(e, held)
+	for _, h := range held {
+		_ = h.Close()
+	}
+	if f != nil {
+		return f, nil
 	}
 	leads := []lead{{rootFor(e), belowRoot(e)}}
 	// What a thread has for itself may be gone with it.
@@ -67,19 +71,17 @@ func (s *Source) open(e ebpf.Event) (*reap.File, error) {
 	if dirErr == nil {
 		return f, nil
 	}
-	return nil, errors.Join(err, heldErr, dirErr)
+	return nil, errors.Join(err, heldErr, againErr, dirErr)
 }
 
-// openHeld opens the file by a process that has its socket. It is nil when that has not.
-func (s *Source) openHeld(e ebpf.Event, p *pidfd.Process) (f *reap.File, err error) {
-	held, heldErr := reap.Held(p)
+// openOf opens the event's file, if it is one of those that a process holds. Else it is nil.
+func (s *Source) openOf(e ebpf.Event, held []*reap.File) (*reap.File, error) {
 	for _, h := range held {
-		if f == nil && is(e, h) {
-			f, err = s.again(h)
+		if is(e, h) {
+			return s.again(h)
 		}
-		_ = h.Close()
 	}
-	return f, errors.Join(err, heldErr)
+	return nil, nil //nolint:nilnil // nothing went wrong
 }
 
 // rootFor is the root directory of an event's path, "" for ours. It is the thread's: unshare(2) gives that one of its own.

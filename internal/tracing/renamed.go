@@ -25,11 +25,12 @@ var errPassedOn = errors.New("it has another name, and others have its socket")
 // listMost bounds what is looked through for one event: events come faster than a large directory can be read.
 const listMost = 1 << 14
 
-// openRenamed looks for an event's file in the directories to which leads lead. By the inode number alone, which is all there is: a file that
-// is alive may be another process's, which was given the number again. So that is errPassedOn.
+// openRenamed looks for an event's file in the directories to which leads lead. By the inode number, which is given out again: so a file is not
+// the one that is younger than the bind. One that is alive may still be another process's; that is errPassedOn.
 func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
+	look := listing{ino: e.Inode, seen: map[sys.DirID]bool{}}
 	for _, l := range leads {
-		names, err := sameInode(e, l)
+		names, err := look.names(l)
 		if err != nil {
 			continue
 		}
@@ -38,18 +39,31 @@ func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
 			if err != nil {
 				continue
 			}
-			if state, _ := f.Probe(); state == reap.StateDead {
+			state, _ := f.Probe()
+			born, err := f.Born()
+			switch {
+			case err == nil && born.After(e.Time):
+			case state == reap.StateDead:
 				return f, nil
+			default:
+				_ = f.Close()
+				return nil, errPassedOn
 			}
 			_ = f.Close()
-			return nil, errPassedOn
 		}
 	}
 	return nil, fmt.Errorf("%w: it has no other name there either", fs.ErrNotExist)
 }
 
-// sameInode lists the names in a lead's directory that can be of an event's file.
-func sameInode(e ebpf.Event, l lead) (names []string, err error) {
+// listing looks for the names of an inode, in each directory once.
+type listing struct {
+	ino  uint64
+	seen map[sys.DirID]bool
+	n    int
+}
+
+// names lists those in the directory of a lead.
+func (look *listing) names(l lead) (names []string, err error) {
 	if l.path == "" {
 		return nil, fs.ErrNotExist
 	}
@@ -67,84 +81,104 @@ func sameInode(e ebpf.Event, l lead) (names []string, err error) {
 		return nil, err
 	}
 	defer func() { _ = sys.Close(dir) }()
+	id, err := sys.StatDir(dir)
+	if err != nil || look.seen[id] {
+		return nil, err
+	}
+	look.seen[id] = true
+	kind, err := sys.FilesystemType(dir)
+	if err != nil {
+		return nil, err
+	}
 	list, err := sys.OpenList(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = sys.Close(list) }()
-	kind, err := sys.FilesystemType(dir)
-	if err != nil {
-		return nil, err
-	}
-	merged := kind == unix.OVERLAYFS_SUPER_MAGIC // the number in the listing can be another than the one in stat(2)
-	n := 0
 	err = sys.ReadDir(list, func(d sys.Dirent) bool {
-		n++
+		look.n++
 		name := string(d.Name)
 		if d.Type != unix.DT_SOCK && d.Type != unix.DT_UNKNOWN || reap.IsPrivate(name) {
-			return n < listMost
+			return look.n < listMost
 		}
-		if merged {
+		if kind == unix.OVERLAYFS_SUPER_MAGIC { // the number in the listing can be another than the one in stat(2)
 			if st, err := sys.Lstatat(dir, name); err == nil {
 				d.Ino = st.Ino
 			}
 		}
-		if d.Ino == e.Inode {
+		if d.Ino == look.ino {
 			names = append(names, name)
 		}
-		return n < listMost
+		return look.n < listMost
 	})
 	return names, err
 }
 
 // claimPassedOn claims the files of sockets that other processes have than the one that bound them, for that one. Who has them is found by
-// looking at all processes.
-func (s *Source) claimPassedOn(events []ebpf.Event) {
-	if len(events) == 0 {
-		return
+// looking at all processes. The error is that of scan.
+func (s *Source) claimPassedOn(events []ebpf.Event) error {
+	all, err := ebpf.Scan()
+	bound := map[uint32]bool{}
+	for _, b := range all {
+		bound[b.Inode] = true
 	}
 	sockets := map[uint32]ebpf.Socket{}
 	for _, e := range events {
-		sockets[uint32(e.Socket)] = ebpf.Socket{Inode: uint32(e.Socket)}
+		if inode := uint32(e.Socket); err != nil || bound[inode] { // else it has died meanwhile, and all processes need not be looked at
+			sockets[inode] = ebpf.Socket{Inode: inode}
+		}
 	}
+	byHolder := map[int][]ebpf.Event{}
 	holder := map[uint32]int{}
-	for pid, held := range holders(s.lost, sockets) {
-		for _, b := range held {
-			holder[b.Inode] = pid
+	if len(sockets) > 0 {
+		for pid, held := range holders(s.lost, sockets) {
+			for _, b := range held {
+				holder[b.Inode] = pid
+			}
 		}
 	}
 	for _, e := range events {
-		if s.lost.Err() != nil {
-			return
+		pid := holder[uint32(e.Socket)]
+		byHolder[pid] = append(byHolder[pid], e)
+	}
+	for pid, events := range byHolder {
+		if err := s.lost.Err(); err != nil {
+			return err
 		}
-		f, err := s.openByHolder(e, holder[uint32(e.Socket)])
-		if err != nil {
+		s.claimHeld(pid, events)
+	}
+	return nil
+}
+
+// claimHeld claims the files of events by another process than that which has bound them. pid is 0 where there is none.
+func (s *Source) claimHeld(pid int, events []ebpf.Event) {
+	var held []*reap.File
+	var heldErr error
+	if pid != 0 {
+		p, err := pidfd.Open(pid)
+		if err == nil {
+			defer p.Close()
+			held, err = reap.Held(p)
+		}
+		heldErr = err
+	}
+	for _, e := range events {
+		f, err := s.openOf(e, held)
+		if f == nil {
+			var openErr error
+			f, openErr = s.open(e) // it may have died meanwhile
+			err = errors.Join(heldErr, err, openErr)
+		}
+		if f == nil {
 			s.unclaimed(e, err)
 			continue
 		}
 		e.Via = 0 // what becomes of the socket is not told of, see claim
 		s.claim(e, f)
 	}
-}
-
-// openByHolder opens an event's file by another process than that which has bound it. pid is 0 where there is none.
-func (s *Source) openByHolder(e ebpf.Event, pid int) (*reap.File, error) {
-	if pid == 0 {
-		return s.open(e) // it has died meanwhile, as has the file
+	for _, f := range held {
+		_ = f.Close()
 	}
-	p, err := pidfd.Open(pid)
-	if err == nil {
-		defer p.Close()
-		var f *reap.File
-		if f, err = s.openHeld(e, p); f != nil {
-			return f, nil
-		}
-	}
-	f, openErr := s.open(e)
-	if openErr == nil {
-		return f, nil
-	}
-	return nil, errors.Join(err, openErr)
 }
 
 // backlog is what is to be looked for beside the reading of events. The zero value is ready.

@@ -70,7 +70,9 @@ func Start(w *watch.Watcher, t *ebpf.Tracer, o Options) *Source {
 		_ = s.scan(s.before, sockets, false)
 		for range s.wakes {
 			lost, passedOn := s.backlog.take()
-			s.claimPassedOn(passedOn)
+			if len(passedOn) > 0 {
+				s.unfinished = s.claimPassedOn(passedOn) != nil || s.unfinished
+			}
 			s.unfinished = lost && s.scanLost() != nil || s.unfinished
 		}
 	})
