@@ -27,9 +27,10 @@ comes, the daemon removes the sock-files that it leaves behind. That holds also
 when the daemon is killed meanwhile and started again.
 
 The daemon looks at the sockets that the process has open now, and claims their
-files for it. What it binds later can be told: a PATH, which need not exist yet
-(--bind does the same), or a directory (--bindspace) and how the files in it are
-named (--convention). To watch a process again adds to what is claimed.
+files for it. What it binds later can be told, and what only its children have
+open, as haproxy's workers: a PATH, which need not exist yet (--bind does the
+same), or a directory (--bindspace) and how the files in it are named
+(--convention). To watch a process again adds to what is claimed.
 
 PID is a process id, or PID:INODE, which no other process can come to have:
 sockwatch prints it, and so does getino(1). Users may have their own processes
