@@ -139,6 +139,20 @@ func (w *watched) settleLoop() {
 	w.onLoop(func() {})
 	w.catchUp()         // with what the loop has found out
 	w.onLoop(func() {}) // after the processes that were reported together with the first one, and what that has posted
+	for last := true; last; {
+		w.onLoop(func() { last = w.anyEnding() }) // whose last deeds are still looked at
+	}
+}
+
+func (w *watched) anyEnding() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for o := range w.owners {
+		if o.phase == ending {
+			return true
+		}
+	}
+	return false
 }
 
 // drain reads the Events that there are by now, without waiting, and gives all that were ever read.
