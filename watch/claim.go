@@ -304,7 +304,7 @@ func (w *Watcher) emitClaim(c *Claim) {
 // setFile makes a claim an identified one, or a pending one when f is nil; at is where f is. The caller holds w.mu.
 func (o *Owner) setFile(c *Claim, f *reap.File, at string) {
 	if c.later != nil && c.file != nil && o.phase <= ending && (f == nil || !c.is(f.ID())) {
-		o.w.tasks = append(o.w.tasks, c.renew)
+		o.w.tasks = append(o.w.tasks, func() { o.w.replaced(c) })
 		o.w.wakeLoop()
 	}
 	o.forgetFile(c)

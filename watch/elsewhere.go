@@ -37,7 +37,7 @@ type reading struct {
 // other attempt. The loop calls it.
 func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Result)) {
 	w.mu.Lock()
-	f, moved := c.file, r.Outcome != reap.OutcomeRemoved // else it had its own name, too
+	f, at, moved := c.file, c.at, r.Outcome != reap.OutcomeRemoved // else it had its own name, too
 	c.wait().elsewhere = true
 	w.mu.Unlock()
 	options := func(name string) reap.RemoveOptions {
@@ -47,7 +47,7 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 			c.moved(name)
 			return c.options(c.action)
 		}
-		return c.options(w.decideAt(c, beside(c.at, name)))
+		return c.options(w.decideAt(c, beside(at, name)))
 	}
 	w.lookElsewhere(c, reap.Unfinished{File: f, Options: options, Result: r}, func(r reap.Result) {
 		w.mu.Lock()

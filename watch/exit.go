@@ -140,7 +140,7 @@ func (o *Owner) ended() {
 	w.mu.Lock()
 	var left []*Claim
 	for _, c := range o.claims {
-		if c.result == nil && (c.later == nil || slices.Contains(guessed, c)) {
+		if c.state == armed && (c.later == nil || slices.Contains(guessed, c)) {
 			left = append(left, c)
 		}
 	}

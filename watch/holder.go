@@ -40,7 +40,9 @@ func (hs *holders) init(w *Watcher) {
 // search looks for the holders of a claim's socket, together with those of all other claims that wait for it: one scan
 // of /proc serves them all. It runs beside the loop, since a scan takes long on a machine with many processes.
 func (w *Watcher) search(c *Claim) {
-	w.holders.waiting = append(w.holders.waiting, c)
+	if !slices.Contains(w.holders.waiting, c) {
+		w.holders.waiting = append(w.holders.waiting, c)
+	}
 	w.searchNext()
 }
 
@@ -160,7 +162,7 @@ func (w *Watcher) handOn(c *Claim, f *reap.File, found *candidates, i int) {
 	c.later.searched = false
 	w.mu.Lock()
 	if c.state != armed { // released, or settled by another exit, during the search
-		if !c.later.elsewhere { // else that discards it
+		if c.state != committed { // else the removal under another name discards it
 			c.discard()
 			w.settledIfDone(c.owner)
 		}

@@ -216,3 +216,39 @@ func TestLeftBeforeSearch(t *testing.T) {
 	release()
 	waitSettled(t, o)
 }
+
+// TestReplacedAtTheEnd has the claim of a dying owner get another file when the first one was handed on already: before it is known what the
+// owner did last, or together with that.
+func TestReplacedAtTheEnd(t *testing.T) {
+	for name, last := range map[string]func(o *Owner){"before": func(*Owner) {}, "together": (*Owner).ended} {
+		t.Run(name, func(t *testing.T) {
+			w, path := newWatched(t), testutil.TempDir(t)+"/s"
+			o, c, release := w.dying(path)
+			if err := os.Rename(path, path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			leaveDead(t, path)
+			f, err := reap.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.RememberAlive()
+			w.onLoop(func() {
+				w.Watcher.outcome(c, reap.Result{Path: path, Outcome: reap.OutcomeAlive, Reason: reap.ReasonHolder})
+				w.mu.Lock()
+				w.retries.remove(c)
+				c.accept(f, path, evidenceTold)
+				w.mu.Unlock()
+				last(o)
+			})
+			release()
+			w.wantOutcome(path, reap.OutcomeAlive, reap.ReasonHolder)
+			w.wantOutcome(path, reap.OutcomeRemoved, "")
+			waitSettled(t, o)
+			wantGone(t, path)
+			wantKept(t, path+".old")
+			w.settleLoop()
+			w.empty()
+		})
+	}
+}

@@ -58,6 +58,10 @@ func (c *Claim) renew() {
 	if !c.later.searched && !c.later.elsewhere {
 		c.later = nil
 	}
+	if c.state == armed && c.result != nil { // that is of the other file
+		c.result = nil
+		c.owner.open++
+	}
 }
 
 // A claim that lives and that nobody visible holds is probed again with back-off, as what could not be looked at is looked at.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,10 +26,10 @@ var errPassedOn = errors.New("it has another name, and others have its socket")
 // listMost bounds what is looked through for one event: events come faster than a large directory can be read.
 const listMost = 1 << 14
 
-// openRenamed looks for an event's file in the directories to which leads lead. By the inode number, which is given out again: so a file is not
-// the one that is younger than the bind. One that is alive may still be another process's; that is errPassedOn.
+// openRenamed looks for an event's file in the directories to which leads lead. By the inode number, which is given out again: so a dead file
+// is not the one that is younger than the bind, and one that is alive may be another process's; that is errPassedOn.
 func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
-	look := listing{ino: e.Inode, seen: map[sys.DirID]bool{}}
+	look := listing{ino: e.Inode, seen: map[sys.DirID][]string{}}
 	for _, l := range leads {
 		names, err := look.names(l)
 		if err != nil {
@@ -39,15 +40,12 @@ func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
 			if err != nil {
 				continue
 			}
-			state, _ := f.Probe()
-			born, err := f.Born()
-			switch {
-			case err == nil && born.After(e.Time):
-			case state == reap.StateDead:
-				return f, nil
-			default:
+			if state, _ := f.Probe(); state != reap.StateDead {
 				_ = f.Close()
 				return nil, errPassedOn
+			}
+			if !madeAfter(f, e.Time) {
+				return f, nil
 			}
 			_ = f.Close()
 		}
@@ -55,10 +53,16 @@ func (s *Source) openRenamed(e ebpf.Event, leads []lead) (*reap.File, error) {
 	return nil, fmt.Errorf("%w: it has no other name there either", fs.ErrNotExist)
 }
 
+// madeAfter tells whether a file is known to be younger than that.
+func madeAfter(f *reap.File, t time.Time) bool {
+	born, err := f.Born()
+	return err == nil && born.After(t)
+}
+
 // listing looks for the names of an inode, in each directory once.
 type listing struct {
 	ino  uint64
-	seen map[sys.DirID]bool
+	seen map[sys.DirID][]string
 	n    int
 }
 
@@ -82,10 +86,12 @@ func (look *listing) names(l lead) (names []string, err error) {
 	}
 	defer func() { _ = sys.Close(dir) }()
 	id, err := sys.StatDir(dir)
-	if err != nil || look.seen[id] {
+	if err != nil {
 		return nil, err
 	}
-	look.seen[id] = true
+	if names, seen := look.seen[id]; seen {
+		return names, nil
+	}
 	kind, err := sys.FilesystemType(dir)
 	if err != nil {
 		return nil, err
@@ -111,6 +117,7 @@ func (look *listing) names(l lead) (names []string, err error) {
 		}
 		return look.n < listMost
 	})
+	look.seen[id] = names
 	return names, err
 }
 
