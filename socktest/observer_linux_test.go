@@ -82,7 +82,7 @@ func TestBoundBySelf(t *testing.T) {
 		if !s.exact() {
 			s.sync()
 		}
-		l.Close()
+		closed(l)
 		s.leaves("bound by the test process itself, which has closed it)")
 	})
 }
@@ -197,7 +197,7 @@ func TestLinkedAndRenamed(t *testing.T) {
 		if err := os.Rename(s.dir+"/second", s.dir+"/third"); err != nil {
 			s.Fatal(err)
 		}
-		l.Close()
+		closed(l)
 		s.leaves(s.dir + "/third ")
 	})
 }
@@ -252,7 +252,7 @@ func TestLost(t *testing.T) {
 			s.list(d, presentBefore)
 		}
 		s.mu.Unlock()
-		l.Close()
+		closed(l)
 		s.leaves("/s ")
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/sockwatch/sockwatch/internal/testutil"
@@ -61,6 +62,13 @@ func bind(path string) (*net.UnixListener, error) {
 	return l, err
 }
 
+// closed closes a listener for good: between fork(2) and execve(2), a child that another test starts has a copy.
+func closed(l *net.UnixListener) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	_ = l.Close()
+}
+
 // leave has this process leave a dead sock-file behind.
 func leave(t *testing.T, path string) {
 	t.Helper()
@@ -68,7 +76,7 @@ func leave(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
+	closed(l)
 }
 
 // child is a puppet that descends from the tests.
