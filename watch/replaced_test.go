@@ -91,14 +91,20 @@ func TestReplacedWaiting(t *testing.T) {
 	o := w.add(p.pid(), OwnerOptions{})
 	p.do("bind", path)
 	c, id := mustClaimFile(t, o, path)
-	c.SocketClosed(id)
-	w.onLoop(func() {
+	held, release := make(chan struct{}), make(chan struct{})
+	w.post(func() {
+		w.settle(o, []*Claim{c}, now()) // as SocketClosed does
 		if c.later == nil {
 			t.Error("it waits for nothing")
 		}
+		close(held)
+		<-release
 	})
+	<-held
 	p.do("rebind", path)
-	if other, _ := mustClaimFile(t, o, path); other != c {
+	other, _ := mustClaimFile(t, o, path)
+	close(release)
+	if other != c {
 		t.Fatal("it is another claim")
 	}
 	w.wantArmed(c)
