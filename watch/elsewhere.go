@@ -43,6 +43,9 @@ func (w *Watcher) removeElsewhere(c *Claim, r reap.Result, then func(r reap.Resu
 	options := func(name string) reap.RemoveOptions {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if reap.IsPrivate(name) { // a removal is at it, or was killed there: no name that anybody gave it
+			return c.options(w.decideAt(c, at))
+		}
 		if moved && c.file == f && c.state == armed { // else it was removed under another of its names
 			c.moved(name)
 			return c.options(c.action)

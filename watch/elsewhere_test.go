@@ -292,3 +292,24 @@ func TestElsewhereReused(t *testing.T) {
 		}
 	}
 }
+
+// TestElsewherePrivate has a file under a private name, as a removal leaves it that was killed: it is judged by its own.
+func TestElsewherePrivate(t *testing.T) {
+	w, dir := newWatched(t, Options{Policy: Policy{Decide: byExtension}}), testutil.TempDir(t)
+	path, private := dir+"/a.reap", dir+"/.sockwatch-abc"
+	p := startPuppet(t)
+	p.do("bind", path)
+	o := w.add(p.pid(), OwnerOptions{})
+	mustClaimFile(t, o, path)
+	if err := os.Rename(path, private); err != nil {
+		t.Fatal(err)
+	}
+	p.child.Kill()
+	waitSettled(t, o)
+	wantGone(t, private)
+	if e := w.wantOutcome(path, reap.OutcomeRemoved, ""); e.Result.DryRun {
+		t.Errorf("%+v", e.Result)
+	}
+	w.settleLoop()
+	w.empty()
+}
